@@ -1,0 +1,6 @@
+//! Snowbank, a Nix binary cache server that knows it lives on ZFS.
+//!
+//! The modules stand in the order in which they may import each other: each from those above it
+//! only; `tests/architecture.rs` holds them to it.
+
+pub mod nix;

@@ -1,0 +1,3 @@
+//! The `snowbank` command.
+
+fn main() {}
