@@ -4,3 +4,8 @@
 //! only; `tests/architecture.rs` holds them to it.
 
 pub mod nix;
+pub mod sign;
+
+pub mod bank;
+pub mod index;
+pub mod source;

@@ -3,6 +3,7 @@
 pub mod base32;
 pub mod cache_info;
 pub mod hash;
+pub mod nar_url;
 pub mod narinfo;
 pub mod path_info;
 pub mod realisation;
