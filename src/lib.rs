@@ -3,6 +3,7 @@
 //! The modules stand in the order in which they may import each other: each from those above it
 //! only; `tests/architecture.rs` holds them to it.
 
+pub mod metrics;
 pub mod nix;
 pub mod sign;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use data_encoding::BASE64;
 
-use super::hash::{Sha256, shorten};
+use super::hash::shorten;
 use super::path_info::PathInfo;
 use super::store_path::StoreDir;
 
