@@ -4,3 +4,5 @@
 //! only; `tests/architecture.rs` holds them to it.
 
 pub mod nix;
+
+pub mod codec;
