@@ -3,8 +3,10 @@
 //! The modules stand in the order in which they may import each other: each from those above it
 //! only; `tests/architecture.rs` holds them to it.
 
-pub mod metrics;
 pub mod nix;
+
+pub mod codec;
+pub mod metrics;
 pub mod sign;
 
 pub mod bank;
