@@ -190,7 +190,7 @@ fn the_output_limit_is_exact() {
 fn an_error_stays() {
     let bytes = encode(Compression::Zstd, &text(1000));
     let mut decoder = Decoder::new(Compression::Zstd, &bytes[..500], Limits::output(2000)).unwrap();
-    let first = std::io::copy(&mut decoder, &mut std::io::sink()).unwrap_err();
+    let first = io::copy(&mut decoder, &mut io::sink()).unwrap_err();
     assert_eq!(first.kind(), io::ErrorKind::UnexpectedEof);
     let second = decoder.read(&mut [0; 10]).unwrap_err();
     assert_eq!(CodecError::of(&second), CodecError::of(&first));
