@@ -47,4 +47,6 @@ pub const MAX_FRAME_SIZE: u32 = 8 << 20;
 pub const MAX_FRAMES: u32 = 1 << 20;
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;
