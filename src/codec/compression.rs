@@ -69,6 +69,20 @@ impl Compression {
     pub fn from_extension(extension: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|compression| compression.extension() == extension)
     }
+
+    /// The compression that the first bytes of a file show: 6 are enough. Nix stores logs and
+    /// listings compressed without saying so in their names. What has no magic is taken as it is.
+    pub fn from_magic(start: &[u8]) -> Self {
+        const MAGICS: [(&[u8], Compression); 5] = [
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"BZh", Compression::Bzip2),
+            (b"\x1f\x8b\x08", Compression::Gzip),
+            (b"\x04\x22\x4d\x18", Compression::Lz4),
+        ];
+        let found = MAGICS.iter().find(|(magic, _)| start.starts_with(magic));
+        found.map_or(Self::None, |(_, compression)| *compression)
+    }
 }
 
 impl FromStr for Compression {

@@ -66,6 +66,11 @@ impl Presence {
             && self.exact_at.load(Ordering::Acquire) > 0
     }
 
+    /// Changes whenever the truth was noticed to have changed.
+    pub fn version(&self) -> u64 {
+        self.truth.load(Ordering::Acquire)
+    }
+
     /// Notes that the truth is not what it was.
     pub fn truth_changed(&self) {
         self.truth.fetch_add(1, Ordering::AcqRel);
