@@ -2,4 +2,5 @@
 
 pub mod base32;
 pub mod hash;
+pub mod nar;
 pub mod store_path;
