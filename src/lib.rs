@@ -4,3 +4,4 @@
 //! only; `tests/architecture.rs` holds them to it.
 
 pub mod nix;
+pub mod source;

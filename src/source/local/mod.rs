@@ -1,0 +1,3 @@
+//! The host's own Nix store.
+
+pub mod tree;

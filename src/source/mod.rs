@@ -1,0 +1,3 @@
+//! Where a store path may come from.
+
+pub mod local;
