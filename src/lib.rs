@@ -12,3 +12,5 @@ pub mod sign;
 pub mod bank;
 pub mod index;
 pub mod source;
+
+pub mod http;

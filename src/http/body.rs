@@ -1,9 +1,7 @@
 //! Bodies: what blocks is read on the blocking pool, a chunk at a time and one ahead, so that a
 //! slow client holds a buffer or two and never a thread.
 
-use std::fs::File;
 use std::future::Future;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,11 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::source::TransferError;
+use crate::source::chunks::{CHUNK, read_part};
 use crate::source::local::bake::{Job, Progress};
-
-/// Bytes of one chunk. Measured: 256 KiB costs a seventh of the CPU of the usual 4 KiB, and 1 MiB
-/// no less, while 64 downloads at once stay within 32 MiB.
-pub const CHUNK: usize = 256 * 1024;
 
 /// Chunks that are made by blocking.
 pub trait Chunks: Iterator<Item = Result<Bytes, TransferError>> + Send + 'static {}
@@ -85,58 +80,6 @@ impl<I: Chunks> Body for BlockingBody<I> {
     fn size_hint(&self) -> SizeHint {
         self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
-}
-
-/// The bytes of a part of a file.
-pub struct FileChunks {
-    file: File,
-    range: Range<u64>,
-}
-
-impl FileChunks {
-    /// `range` lies within the file.
-    pub const fn new(file: File, range: Range<u64>) -> Self {
-        Self { file, range }
-    }
-}
-
-impl Iterator for FileChunks {
-    type Item = Result<Bytes, TransferError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let left = self.range.end - self.range.start;
-        if left == 0 {
-            return None;
-        }
-        let wanted = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        let chunk = read_part(&self.file, self.range.start, wanted);
-        match &chunk {
-            Ok(chunk) => self.range.start += chunk.len() as u64,
-            Err(_) => self.range.start = self.range.end,
-        }
-        Some(chunk.map_err(|error| TransferError::Read {
-            path: "a stored NAR".into(),
-            why: error.to_string(),
-        }))
-    }
-}
-
-/// Reads exactly `size` bytes at `offset`; a file that ends before is an error.
-pub fn read_part(file: &File, offset: u64, size: usize) -> std::io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(size);
-    while buffer.len() < size {
-        let at = offset + buffer.len() as u64;
-        let limit = size - buffer.len();
-        let spare = rustix::buffer::spare_capacity(&mut buffer);
-        // The allocator may have given more than was asked for; more bytes must not be read.
-        debug_assert!(limit > 0);
-        let count = rustix::io::pread(file, spare, at)?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    buffer.truncate(size);
-    Ok(Bytes::from(buffer))
 }
 
 /// A file that is being baked: what is written is sent, and the end only once all was right.

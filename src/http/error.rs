@@ -51,7 +51,10 @@ impl IntoResponse for Failure {
             Self::Busy(what) => (StatusCode::SERVICE_UNAVAILABLE, (*what).into()),
             Self::Internal(why) => {
                 tracing::error!("500: {why}");
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal error; the server's log has it".into())
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal error; the server's log has it".into(),
+                )
             }
         };
         let mut response = Response::new(Body::from(line + "\n"));

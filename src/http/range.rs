@@ -50,8 +50,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// Whether an `If-None-Match` header names `tag` (with its quotes), by weak comparison.
 pub fn none_match_names(header: &str, tag: &str) -> bool {
-    header.trim() == "*"
-        || header.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+    header.trim() == "*" || header.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
 }
 
 #[cfg(test)]
@@ -74,8 +73,16 @@ mod tests {
     #[test]
     fn what_cannot_be_given_is_unsatisfiable() {
         for bad in [
-            "bytes=10-", "bytes=-0", "bytes=5-4", "bytes=0-1,3-4", "bytes=", "bytes=-", "bytes",
-            "bytes=a-b", "bytes=+1-2", "bytes=99999999999999999999-",
+            "bytes=10-",
+            "bytes=-0",
+            "bytes=5-4",
+            "bytes=0-1,3-4",
+            "bytes=",
+            "bytes=-",
+            "bytes",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=99999999999999999999-",
         ] {
             assert_eq!(asked(Some(bad), 10), Asked::Unsatisfiable, "{bad}");
         }

@@ -3,13 +3,10 @@
 pub mod base32;
 pub mod cache_info;
 pub mod hash;
-<<<<<<< HEAD
+pub mod nar;
 pub mod nar_url;
 pub mod narinfo;
 pub mod path_info;
 pub mod realisation;
 pub mod signature;
-=======
-pub mod nar;
->>>>>>> nar
 pub mod store_path;

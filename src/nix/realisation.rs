@@ -100,6 +100,26 @@ impl Realisation {
         .to_string()
     }
 
+    /// Reads the body of the older object.
+    pub fn from_flat_json(value: &Value) -> Option<Self> {
+        let signatures = value.get("signatures").and_then(Value::as_array);
+        let signatures = signatures.into_iter().flatten().filter_map(signature).collect();
+        let dependent = value.get("dependentRealisations").and_then(Value::as_object);
+        let dependent = dependent
+            .into_iter()
+            .flatten()
+            .map(|(id, path)| Some((id.clone(), StorePath::parse(path.as_str()?).ok()?)))
+            .collect::<Option<_>>()?;
+        Some(Self { out_path: out_path(value)?, signatures, dependent })
+    }
+
+    /// Reads the body of the newer object; signatures may be objects or, as before, texts.
+    pub fn from_build_trace_json(value: &Value) -> Option<Self> {
+        let signatures = value.get("signatures").and_then(Value::as_array);
+        let signatures = signatures.into_iter().flatten().filter_map(signature).collect();
+        Some(Self { out_path: out_path(value)?, signatures, dependent: BTreeMap::new() })
+    }
+
     /// The body of the older object.
     pub fn to_flat_json(&self, key: &DrvOutput) -> Value {
         let mut value = self.flat(key);
@@ -130,6 +150,20 @@ impl Realisation {
             "id": key.to_string(),
             "outPath": self.out_path.as_str(),
         })
+    }
+}
+
+fn out_path(value: &Value) -> Option<StorePath> {
+    StorePath::parse(value.get("outPath")?.as_str()?).ok()
+}
+
+fn signature(value: &Value) -> Option<Signature> {
+    match value {
+        Value::String(text) => Signature::parse(text).ok(),
+        _ => {
+            let (name, base64) = (value.get("keyName")?.as_str()?, value.get("sig")?.as_str()?);
+            Signature::parse(&format!("{name}:{base64}")).ok()
+        }
     }
 }
 

@@ -7,11 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Blob, Expected, Nar, NarBody, SourceError};
+use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
 use crate::bank::{Bank, BankError, Object, Stamp};
-use crate::codec::decode::{Decoder, Limits};
-use crate::codec::{CodecError, Compression};
 use crate::codec::seekable;
+use crate::codec::{CodecError, Compression, Decoder, Limits};
 use crate::index::presence::{Known, Presence};
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::{NarFileName, NarRequest};
@@ -100,9 +99,10 @@ impl BankSource {
         // What is promised must be there, whole as far as its size tells.
         match self.open_nar(&narinfo, name)? {
             Some(_) => Ok(Some(narinfo)),
-            None => {
-                Err(self.damaged(hash, format!("{hash}.narinfo names {}, which is not there", narinfo.url)))
-            }
+            None => Err(self.damaged(
+                hash,
+                format!("{hash}.narinfo names {}, which is not there", narinfo.url),
+            )),
         }
     }
 
@@ -126,7 +126,8 @@ impl BankSource {
         let Some((mut file, _)) = found else { return Ok(None) };
         // Nix may store these compressed without saying so in the name: the magic tells.
         let mut magic = [0; 6];
-        let count = file.read(&mut magic).map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        let count =
+            file.read(&mut magic).map_err(|error| SourceError::Unavailable(error.to_string()))?;
         let compression = Compression::from_magic(&magic[..count]);
         std::io::Seek::rewind(&mut file)
             .map_err(|error| SourceError::Unavailable(error.to_string()))?;
@@ -149,9 +150,13 @@ impl BankSource {
             let theirs = &narinfo.info.path;
             return Err(self.damaged(hash, format!("{hash}.narinfo is of another path, {theirs}")));
         }
-        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse).ok_or_else(|| {
-            self.damaged(hash, format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url))
-        })?;
+        let name =
+            narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse).ok_or_else(|| {
+                self.damaged(
+                    hash,
+                    format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url),
+                )
+            })?;
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         names.read.insert(hash);
         names.paths.insert(narinfo.info.nar_hash, hash);
@@ -170,7 +175,7 @@ impl BankSource {
             self.check_size(path, &narinfo, size)?;
         }
         let tag = tag_of_file(name, &file);
-        Ok(Some(Nar { body: NarBody::File(file), size: Some(size), tag }))
+        Ok(Some(Nar { body: NarBody::Stored(Stored::File(file)), size: Some(size), tag }))
     }
 
     /// The uncompressed NAR of a path.
@@ -188,7 +193,7 @@ impl BankSource {
         let tag = info.nar_hash.to_nix32();
         let size_known = Some(info.nar_size);
         let body = if name.is_bare() {
-            NarBody::File(file)
+            NarBody::Stored(Stored::File(file))
         } else {
             self.compressed(&narinfo, file, size)?
         };
@@ -204,9 +209,9 @@ impl BankSource {
             && let Ok(reader) = seekable::Reader::open(clone, size)
             && reader.size() == expected.nar_size
         {
-            return Ok(NarBody::Seekable(Box::new(reader), expected));
+            return Ok(NarBody::Stored(Stored::Seekable(Box::new(reader), expected)));
         }
-        Ok(NarBody::Decoded(Box::new(Compressed { file, compression }), expected))
+        Ok(NarBody::Stored(Stored::Decoded(Box::new(Compressed { file, compression }), expected)))
     }
 
     fn open_nar(
@@ -296,4 +301,3 @@ fn tag_of_file(name: NarFileName, file: &File) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-

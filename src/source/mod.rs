@@ -4,7 +4,9 @@
 //! ([`Presence`]).
 
 pub mod bank;
+pub mod browse;
 pub mod cache;
+pub mod chunks;
 pub mod local;
 pub mod verified;
 
@@ -54,16 +56,22 @@ pub struct Nar {
 
 /// The ways of sending a NAR.
 pub enum NarBody {
-    /// A file as it lies.
-    File(File),
-    /// The content of a file in our stored form, from any offset.
-    Seekable(Box<seekable::Reader<File>>, Expected),
-    /// The content of a file that Nix wrote, from its beginning.
-    Decoded(Box<bank::Compressed>, Expected),
+    /// What is stored in a file.
+    Stored(Stored),
     /// A tree of the local store.
     Tree(local::TreeNar),
     /// A file that is being baked.
     Growing(Arc<local::bake::Job>),
+}
+
+/// The ways in which a NAR is stored in a file.
+pub enum Stored {
+    /// The file as it lies is what is sent.
+    File(File),
+    /// The content of a file in our form is sent, from any offset.
+    Seekable(Box<seekable::Reader<File>>, Expected),
+    /// The content of a file that Nix wrote is sent, decoded from its beginning.
+    Decoded(Box<bank::Compressed>, Expected),
 }
 
 impl Source {

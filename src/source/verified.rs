@@ -137,7 +137,11 @@ mod tests {
     }
 
     fn chunks(parts: &[&'static str]) -> impl Iterator<Item = Result<Bytes, std::io::Error>> {
-        parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect::<Vec<_>>().into_iter()
+        parts
+            .iter()
+            .map(|part| Ok(Bytes::from_static(part.as_bytes())))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     #[test]
@@ -151,7 +155,10 @@ mod tests {
     fn wrong_short_and_long_bytes_never_end_cleanly_and_their_last_chunk_is_not_sent() {
         for parts in [&["ab", "cX"][..], &["ab"], &["ab", "cd", "e"], &[]] {
             let passed: Vec<_> = Verified::new(chunks(parts), info(b"abcd")).collect();
-            assert!(matches!(passed.last(), Some(Err(TransferError::Mismatch { .. }))), "{parts:?}");
+            assert!(
+                matches!(passed.last(), Some(Err(TransferError::Mismatch { .. }))),
+                "{parts:?}"
+            );
             let sent: usize = passed.iter().flatten().map(Bytes::len).sum();
             assert!(sent < 4 || parts.len() == 3, "{parts:?}");
         }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::tree::{NarStream, ReadPool, StoreTree, TreeError};
+use super::tree::{Expected, NarStream, ReadPool, StoreTree, TreeError};
 use crate::bank::publish::{self, Staged};
 use crate::bank::{BankError, open_regular};
 use crate::codec::seekable::{self, Encoder, Pool, Settings};
@@ -114,7 +114,7 @@ impl Job {
 
 impl Bakery {
     /// Opens the directory, takes stock of it, and starts the thread that bakes behind readers.
-    pub fn open(
+    pub fn start(
         settings: BakeSettings,
         readers: Arc<ReadPool>,
         metrics: Arc<Metrics>,
@@ -197,10 +197,7 @@ impl Bakery {
     }
 
     /// Reads the content of a baked NAR; `None` where it is not baked.
-    pub fn reader(
-        &self,
-        nar_hash: Sha256,
-    ) -> Result<Option<seekable::Reader<File>>, SourceError> {
+    pub fn reader(&self, nar_hash: Sha256) -> Result<Option<seekable::Reader<File>>, SourceError> {
         let Some((file, size)) = self.open(nar_hash)? else { return Ok(None) };
         match seekable::Reader::open(file, size) {
             Ok(reader) => Ok(Some(reader)),
@@ -292,9 +289,9 @@ impl Bakery {
             Some(pool) => Encoder::with_pool(writer, self.encoding, pool.clone()),
             None => Encoder::new(writer, self.encoding)?,
         };
-        let expected = Some((info.nar_hash, info.nar_size));
-        let mut nar = NarStream::start(&self.readers, tree.clone(), 0..info.nar_size, expected);
-        while let Some(chunk) = nar.blocking_recv() {
+        let expected = Expected { nar_hash: info.nar_hash, nar_size: info.nar_size };
+        let mut nar = NarStream::start(&self.readers, tree.clone(), None, Some(expected));
+        while let Some(chunk) = nar.next_blocking() {
             encoder.write_all(&chunk?)?;
         }
         let (summary, _) = encoder.finish()?;

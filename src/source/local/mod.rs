@@ -14,16 +14,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Expected, Nar, NarBody, SourceError};
+use super::{Expected, Nar, NarBody, SourceError, Stored};
 use crate::index::presence::Presence;
 use crate::nix::hash::Sha256;
+use crate::nix::nar;
 use crate::nix::nar_url::{NarFileName, NarRequest};
 use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 use bake::Bakery;
 use database::{Database, DatabaseError};
-use tree::StoreTree;
+use tree::{StoreHandle, StoreTree};
 
 /// How long a path with wrong bytes is answered as absent before it is tried again: it may have
 /// been repaired, which the database does not tell.
@@ -157,7 +158,8 @@ impl LocalStore {
 
     /// The tree of a valid path, with what the database says of it.
     pub fn tree(&self, hash: StorePathHash) -> Result<Option<(StoreTree, PathInfo)>, SourceError> {
-        Ok(self.valid_path(hash)?.map(|info| (self.tree_of(&info.path), info)))
+        let Some(info) = self.valid_path(hash)? else { return Ok(None) };
+        Ok(Some((self.tree_of(&info.path)?, info)))
     }
 
     fn offers_zstd(&self) -> bool {
@@ -172,10 +174,14 @@ impl LocalStore {
         let Some(bakery) = &self.bakery else { return Ok(None) };
         let tag = NarFileName::zstd(nar_hash).file_name();
         if let Some((file, size)) = bakery.open(nar_hash)? {
-            return Ok(Some(Nar { body: NarBody::File(file), size: Some(size), tag }));
+            return Ok(Some(Nar {
+                body: NarBody::Stored(Stored::File(file)),
+                size: Some(size),
+                tag,
+            }));
         }
         let Some(info) = self.path_of_nar(nar_hash, path)? else { return Ok(None) };
-        let job = bakery.bake_now(self.tree_of(&info.path), info)?;
+        let job = bakery.bake_now(self.tree_of(&info.path)?, info)?;
         Ok(Some(Nar { body: NarBody::Growing(job), size: None, tag }))
     }
 
@@ -197,7 +203,7 @@ impl LocalStore {
             return Ok(nar);
         }
         let (size, tag) = (Some(info.nar_size), info.nar_hash.to_nix32());
-        let tree = self.tree_of(&info.path);
+        let tree = self.tree_of(&info.path)?;
         Ok(Nar { body: NarBody::Tree(TreeNar { tree, info }), size, tag })
     }
 
@@ -218,7 +224,7 @@ impl LocalStore {
                 nar_size: size,
             },
         };
-        let body = NarBody::Seekable(Box::new(reader), expected);
+        let body = NarBody::Stored(Stored::Seekable(Box::new(reader), expected));
         Ok(Some(Nar { body, size: Some(size), tag: nar_hash.to_nix32() }))
     }
 
@@ -260,8 +266,11 @@ impl LocalStore {
         }
     }
 
-    fn tree_of(&self, path: &StorePath) -> StoreTree {
-        StoreTree::new(self.layout.real_dir.join(path.as_str()))
+    fn tree_of(&self, path: &StorePath) -> Result<StoreTree, SourceError> {
+        // Opened for each tree: a handle that is kept would keep a dataset from being unmounted.
+        let store = StoreHandle::open(&self.layout.real_dir)
+            .map_err(|error| SourceError::Unavailable(format!("the store directory: {error}")))?;
+        Ok(StoreTree::new(&store, path, nar::Limits::default()))
     }
 
     fn is_in_quarantine(&self, hash: StorePathHash) -> bool {
