@@ -12,3 +12,13 @@ pub mod sign;
 pub mod bank;
 pub mod index;
 pub mod source;
+
+pub mod http;
+
+pub mod config;
+
+pub mod service;
+
+pub mod app;
+
+pub mod cli;

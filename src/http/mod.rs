@@ -1,0 +1,3 @@
+//! What speaks HTTP: the accept loop and, above it, one file an endpoint.
+
+pub mod listen;
