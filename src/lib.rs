@@ -14,3 +14,11 @@ pub mod index;
 pub mod source;
 
 pub mod http;
+
+pub mod config;
+
+pub mod service;
+
+pub mod app;
+
+pub mod cli;

@@ -5,6 +5,7 @@ pub mod cache_info;
 pub mod error;
 pub mod front;
 pub mod landing;
+pub mod listen;
 pub mod nar;
 pub mod narinfo;
 pub mod objects;

@@ -114,6 +114,7 @@ pub fn fingerprint(store_dir: &StoreDir, info: &PathInfo) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hash::Sha256;
     use super::super::store_path::StorePath;
     use super::*;
 

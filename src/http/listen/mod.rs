@@ -1,0 +1,5 @@
+//! The accept loop.
+
+mod address;
+
+pub use address::{AddressError, ListenAddress};
