@@ -323,3 +323,18 @@ fn skippable_frames_between_others_are_skipped() {
         assert_eq!(decode(compression, &before_each).map(|content| content.len()), Ok(35_000));
     }
 }
+
+#[test]
+fn a_gzip_header_checksum_is_verified() {
+    let plain = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::fast());
+    let plain = plain.finish().unwrap();
+    let mut header = plain[..10].to_vec();
+    header[3] |= 1 << 1;
+    let mut crc = flate2::Crc::new();
+    crc.update(&header);
+    let checksum = crc.sum().to_le_bytes();
+    let good = [&header[..], &checksum[..2], &plain[10..]].concat();
+    assert_eq!(decode(Compression::Gzip, &good), Ok(vec![]));
+    let bad = [&header[..], &[checksum[0] ^ 1, checksum[1]], &plain[10..]].concat();
+    assert!(matches!(decode(Compression::Gzip, &bad), Err(CodecError::Corrupt { .. })));
+}

@@ -31,9 +31,19 @@ pub use read::{Chunks, ReadError, Reader};
 pub use table::{Frame, SeekTable, TableError};
 
 /// Uncompressed bytes in each frame but the last.
+///
+/// Measured on 256 MiB of shared objects at level 3, against one frame for all (ratio 0.2865):
+/// frames of 256 KiB make the file 6.3 % larger, of 1 MiB 2.3 %, of 2 MiB 0.8 %, of 4 MiB 0.1 %.
+/// A range costs the decoding of at least one frame, about 3 ms at this size, and a reader or a
+/// thread of the pool holds two; 4 MiB would double both to win less than a hundredth.
+/// `examples/measure_codec.rs` prints these figures.
 pub const FRAME_SIZE: u32 = 2 << 20;
 
 /// The compression level.
+///
+/// On the same data: level 1 gives a ratio of 0.329, level 3 0.289, level 5 0.275; level 1 is about
+/// twice as fast as 3, and 3 about twice as fast as 5. A NAR is compressed once and sent often, so
+/// an eighth less is worth twice the time, and the next twentieth is not.
 pub const LEVEL: i32 = 3;
 
 /// The smallest frame that [`Settings`] allow; below it the frames cost more than they give.
@@ -46,7 +56,5 @@ pub const MAX_FRAME_SIZE: u32 = 8 << 20;
 /// (The format itself allows 2^27.)
 pub const MAX_FRAMES: u32 = 1 << 20;
 
-#[cfg(test)]
-mod measure;
 #[cfg(test)]
 mod tests;

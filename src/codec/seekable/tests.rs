@@ -36,9 +36,10 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     (size, any::<u8>(), any::<u64>()).prop_map(|(size, period, mut seed)| {
         let mut next = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 56) as u8
+            seed.to_be_bytes()[0]
         };
-        (0..size).map(|at| if at & 256 == 0 { at as u8 % period.max(1) } else { next() }).collect()
+        let repeat = |at: usize| at.to_le_bytes()[0] % period.max(1);
+        (0..size).map(|at| if at & 256 == 0 { repeat(at) } else { next() }).collect()
     })
 }
 
