@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::http::listen::ListenAddress;
+use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::nix::store_path::StoreDir;
 
 /// The name of the cache that answers at `/`.
@@ -176,20 +176,33 @@ impl Default for Bake {
 
 impl Default for Limits {
     fn default() -> Self {
+        let listen = ListenLimits::default();
         Self {
-            connections: 4096,
-            connections_per_ip: 256,
-            head_timeout: Duration::from_secs(10),
-            // Longer than the 60 s after which common proxies drop their side, so that it is they
-            // who close: a request that meets our close is one they have to report as an error.
-            idle_timeout: Duration::from_secs(75),
+            connections: listen.connections,
+            connections_per_ip: listen.connections_per_ip,
+            head_timeout: listen.head_timeout,
+            idle_timeout: listen.idle_timeout,
             body_timeout: Duration::from_secs(30),
-            stall_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(30),
+            stall_timeout: listen.stall_timeout,
+            drain_timeout: listen.drain_timeout,
             blocking_threads: 128,
             narinfo_cache_bytes: 64 << 20,
             sqlite_deadline: Duration::from_secs(1),
             max_nar_size: 32 << 30,
+        }
+    }
+}
+
+/// The part that concerns connections.
+impl From<&Limits> for ListenLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            connections_per_ip: limits.connections_per_ip,
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            stall_timeout: limits.stall_timeout,
+            drain_timeout: limits.drain_timeout,
         }
     }
 }
