@@ -78,7 +78,7 @@ pub enum NarError {
     /// The bytes that fill a word up to eight are not zero.
     #[error("NAR offset {offset}: padding that is not zero")]
     Padding {
-        /// Where the padding begins.
+        /// The first byte that is not zero.
         offset: u64,
     },
     /// A node deeper than [`Limits::max_depth`](super::Limits::max_depth).

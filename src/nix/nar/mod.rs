@@ -17,3 +17,8 @@ pub use error::NarError;
 pub use limits::Limits;
 pub use listing::{Entries, Listing, ListingBuilder, ListingError, Node};
 pub use read::{Event, Parser};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

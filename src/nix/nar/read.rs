@@ -162,9 +162,7 @@ impl Parser {
 
     fn read_padding<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], NarError> {
         let (zeros, rest) = input.split_at(self.padding_left.min(input.len()));
-        if zeros.iter().any(|byte| *byte != 0) {
-            return Err(NarError::Padding { offset: self.offset });
-        }
+        check_zeros(zeros, self.offset)?;
         self.offset += zeros.len() as u64;
         self.padding_left -= zeros.len();
         if self.padding_left == 0 {
@@ -253,9 +251,7 @@ impl Parser {
         }
         let split = padded.len() - padding(length);
         let (bytes, zeros) = padded.split_at(split);
-        if zeros.iter().any(|byte| *byte != 0) {
-            return Err(NarError::Padding { offset: self.offset + 8 + split as u64 });
-        }
+        check_zeros(zeros, self.offset + 8 + split as u64)?;
         self.expect = self.next(bytes, sink)?;
         self.offset += word.len() as u64;
         Ok(())
@@ -404,5 +400,12 @@ impl Parser {
             Expect::End => "the end",
         };
         NarError::Token { offset: self.offset, expected, got: quote(got) }
+    }
+}
+
+fn check_zeros(zeros: &[u8], offset: u64) -> Result<(), NarError> {
+    match zeros.iter().position(|byte| *byte != 0) {
+        Some(index) => Err(NarError::Padding { offset: offset + index as u64 }),
+        None => Ok(()),
     }
 }

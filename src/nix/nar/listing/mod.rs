@@ -83,3 +83,6 @@ impl Entries {
         self.0.iter().map(|(name, node)| (&**name, node))
     }
 }
+
+#[cfg(test)]
+mod tests;

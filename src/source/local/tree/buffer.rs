@@ -4,6 +4,7 @@
 //! touch, then a munmap: more than reading a cached file into it. Buffers that come back are kept,
 //! up to a bound, and the one that came back last is given out first, as it is still in the cache.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where buffers wait.
@@ -12,6 +13,7 @@ pub(super) struct BufferPool {
     size: usize,
     most: usize,
     idle: Mutex<Vec<Box<[u8]>>>,
+    in_use: AtomicUsize,
 }
 
 /// A buffer that goes back to its pool when it is dropped. As a `[u8]` it is what was filled.
@@ -24,18 +26,19 @@ pub(super) struct Buffer {
 impl BufferPool {
     /// A pool of buffers of `size` bytes, which keeps at most `most` idle ones.
     pub(super) fn new(size: usize, most: usize) -> Arc<Self> {
-        Arc::new(Self { size, most, idle: Mutex::new(Vec::new()) })
+        Arc::new(Self { size, most, idle: Mutex::default(), in_use: AtomicUsize::new(0) })
     }
 
     pub(super) fn take(self: &Arc<Self>) -> Buffer {
+        self.in_use.fetch_add(1, Ordering::Relaxed);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let data = idle.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
         Buffer { data, length: 0, pool: self.clone() }
     }
 
-    #[cfg(test)]
-    pub(super) fn idle(&self) -> usize {
-        self.idle.lock().unwrap().len()
+    /// How many buffers are not idle.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
     }
 }
 
@@ -59,6 +62,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.pool.in_use.fetch_sub(1, Ordering::Relaxed);
         let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.pool.most {
             idle.push(std::mem::take(&mut self.data));

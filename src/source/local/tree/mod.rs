@@ -68,3 +68,6 @@ impl StoreTree {
         Self { store: store.clone(), name: path.as_str().into(), limits }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,11 @@ impl ReadPool {
         std::thread::available_parallelism().map_or(8, |cores| (cores.get() * 4).clamp(8, 32))
     }
 
+    /// How many buffers of 272 KiB streams and the chunks from them hold now, for the metrics.
+    pub fn buffers_in_use(&self) -> usize {
+        self.shared.buffers.in_use()
+    }
+
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -176,6 +176,13 @@ impl NarStream {
     }
 }
 
+#[cfg(test)]
+impl NarStream {
+    pub(super) fn core(&self) -> Arc<Core> {
+        self.core.clone()
+    }
+}
+
 impl Drop for NarStream {
     fn drop(&mut self) {
         self.core.end(self.core.lock());
