@@ -9,6 +9,7 @@ use http::request::Parts;
 use tokio::sync::Semaphore;
 
 use super::error::Failure;
+use super::listen::ConnectionStats;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
 use crate::source::local::tree::ReadPool;
@@ -23,6 +24,10 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// The threads that read the local store.
     pub readers: Arc<ReadPool>,
+    /// What the listener counted.
+    pub connections: Arc<ConnectionStats>,
+    /// Whether every request is a line in the log.
+    pub log_requests: bool,
     /// Whether `/` shows the landing page.
     pub landing_page: bool,
     /// Leave to use the blocking pool, in two classes, so that listings and whole files never keep

@@ -1,6 +1,7 @@
 //! `health` and `metrics`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
@@ -58,10 +59,30 @@ pub async fn look(state: &Arc<State>) -> Result<(bool, Value), Failure> {
 
 /// What Prometheus scrapes. Touches memory only.
 pub async fn metrics(Shared(state): Shared<Arc<State>>) -> Result<Response, Failure> {
+    count_connections(&state);
     let text = state.metrics.render().map_err(|error| Failure::Internal(error.to_string()))?;
     let headers =
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")];
     let mut response = (headers, text).into_response();
     response.extensions_mut().insert(CountAs::route(Route::Metrics));
     Ok(response)
+}
+
+fn count_connections(state: &State) {
+    let stats = &state.connections;
+    let value =
+        |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+    state.metrics.open_connections.set(value(&stats.open));
+    for (event, counter) in [
+        ("accepted", &stats.accepted),
+        ("refused", &stats.refused),
+        ("accept_error", &stats.accept_errors),
+        ("head_timeout", &stats.head_timeouts),
+        ("idle_timeout", &stats.idle_timeouts),
+        ("stall_timeout", &stats.stall_timeouts),
+        ("malformed", &stats.malformed),
+        ("cut_short", &stats.cut_short),
+    ] {
+        state.metrics.connections.with_label_values(&[event]).set(value(counter));
+    }
 }
