@@ -276,10 +276,17 @@ impl Server {
 
     /// SIGTERM, and a clean end.
     #[track_caller]
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
+        self.stop_and_keep(|| ());
+    }
+
+    /// The same, and then look at what it left behind before its directory goes.
+    #[track_caller]
+    pub(crate) fn stop_and_keep(mut self, look: impl FnOnce()) {
         self.signal(Signal::TERM);
         let status = self.wait(PATIENCE);
         assert!(status.success(), "after SIGTERM the server ended with {status}:\n{}", self.log());
+        look();
     }
 
     /// SIGKILL: as a crash would.
