@@ -131,11 +131,7 @@ start_everything() {
     printf -v "local_$closure" %s "$base"
     bake "$base" "$data/$closure.hashes" "$work/$closure"
   done
-  # The path for ranges, first as it stands in the store, later out of its baked file.
-  "$load" urls "$local_large" "$data/range.hashes" >"$work/range.unbaked.url"
   bake "$local_large" "$data/range.hashes" "$work/range"
-  cp "$work/range.baked.urls" "$work/range.baked.url"
-  if $self; then cp "$work/range.baked.url" "$work/range.unbaked.url"; fi
 
   # One that has served nothing yet, on the baked files, for its memory.
   idle_pid=$(start_snowbank "$work/run-idle" "$work/local-large" large auto)

@@ -1,6 +1,6 @@
 //! Thousands of trees made by chance: our NAR of each equals what Nix makes of it (R26).
 
-use std::{fs, io::Write, process::Stdio};
+use std::process::Stdio;
 
 use crate::support::{
     http::field,
@@ -26,8 +26,6 @@ fn two_thousand_trees_have_the_nars_that_nix_gives_them() {
     assert_eq!(paths.len(), usize::try_from(TREES).unwrap());
 
     // One process for all dumps: started once for each tree, Nix would take most of a minute to start.
-    let dumps = own.path().join("dumps");
-    fs::create_dir(&dumps).unwrap();
     let expected = export(&store, &paths);
     let server = Setup::bare().local_store(&store).start();
     let mut connection = server.connect();
@@ -54,7 +52,7 @@ fn export(store: &Store, paths: &[StorePath]) -> Vec<Vec<u8>> {
     let mut rest = all.as_slice();
     let mut found = std::collections::BTreeMap::new();
     while number(&mut rest) == 1 {
-        // A NAR says nowhere how long it is; nix-nar, which is not ours, finds its end.
+        // A NAR says nowhere how long it is.
         let length = nar_length(rest);
         let nar = rest[..length].to_vec();
         rest = &rest[length..];
@@ -69,7 +67,6 @@ fn export(store: &Store, paths: &[StorePath]) -> Vec<Vec<u8>> {
         }
         found.insert(path, nar);
     }
-    std::io::stderr().flush().unwrap();
     paths.iter().map(|path| found.remove(path.as_str()).unwrap()).collect()
 }
 

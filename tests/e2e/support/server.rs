@@ -117,6 +117,14 @@ impl Setup {
     /// The same, with something of the test's as standard input, and so many addresses to wait for.
     #[track_caller]
     pub(crate) fn start_with(self, input: Stdio, expected: usize) -> Server {
+        self.try_start(input, expected).unwrap_or_else(|(status, said)| {
+            panic!("the server ended with {status} instead of listening:\n{said}")
+        })
+    }
+
+    /// The same for a server that may refuse: then with what and saying what.
+    #[track_caller]
+    pub(crate) fn try_start(self, input: Stdio, expected: usize) -> Result<Server, (ExitStatus, String)> {
         let mut child = self
             .order()
             .stdin(input)
@@ -137,7 +145,11 @@ impl Setup {
         let start = Instant::now();
         while server.lines_after("listening on ").len() < expected {
             if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("the server ended with {status} instead of listening:\n{}", server.log());
+                // What it said last may still be on its way through the pipes.
+                wait_for("the end of its output", PATIENCE, || {
+                    (Arc::strong_count(&server.said) == 1).then_some(())
+                });
+                return Err((status, server.log()));
             }
             assert!(start.elapsed() < PATIENCE, "the server does not listen:\n{}", server.log());
             thread::sleep(Duration::from_millis(5));
@@ -147,7 +159,7 @@ impl Setup {
             .iter()
             .filter_map(|line| line.trim().strip_prefix("http://")?.trim_end_matches('/').parse().ok())
             .collect();
-        server
+        Ok(server)
     }
 }
 
