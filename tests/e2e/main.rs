@@ -1,0 +1,24 @@
+//! End to end: the real `snowbank` binary, started on a loopback port, with a real Nix as its client and
+//! a raw HTTP/1.1 client for what no Nix would send.
+//!
+//! The fixtures, real store paths made by a real Nix, are built once and kept under `target/e2e`;
+//! `tests/tools/nix.sh` unpacks the Nix. Nothing here needs root, `/nix`, or a network other than the
+//! Debian mirror that the Nix comes from.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed, and the panic says where"
+)]
+
+mod bad_input;
+mod bad_state;
+mod bank_without_server;
+mod configuration;
+mod differential;
+mod endpoints;
+mod faults;
+mod listings;
+mod overload;
+mod substitute;
+mod support;

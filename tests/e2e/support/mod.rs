@@ -1,0 +1,58 @@
+//! What the tests stand on: a real server, a real Nix, real store paths, and a client that sees every byte.
+
+pub(crate) mod bank;
+pub(crate) mod fixtures;
+pub(crate) mod http;
+pub(crate) mod nix;
+pub(crate) mod proxy;
+pub(crate) mod server;
+pub(crate) mod trees;
+
+use std::{
+    ffi::OsStr,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Long enough for anything that works, on a loaded machine too; short enough that a hang is a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Wait until `condition` gives a value, and fail with `what` when it has not after `limit`.
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Wait until `condition` holds, and fail with `what` when it does not after `limit`.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, limit, || condition().then_some(()));
+}
+
+/// The one place that starts a process.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ban keeps processes out of the server; these are its tests"
+)]
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// Where the project lies.
+pub(crate) fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the tests may keep things between runs.
+pub(crate) fn target() -> PathBuf {
+    // CARGO_TARGET_TMPDIR is <target>/tmp, wherever the target directory has been put.
+    let tmp = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    tmp.parent().map_or(tmp.clone(), PathBuf::from)
+}
