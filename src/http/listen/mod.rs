@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 mod address;
 mod admission;
@@ -157,6 +158,9 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to pause where the kernel has no file descriptor or no memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The least time between two log lines about that.
+const WARNING_PAUSE: Duration = Duration::from_secs(10);
+
 /// What all connections share.
 struct Shared {
     http: http1::Builder,
@@ -169,6 +173,9 @@ impl Shared {
         let mut http = http1::Builder::new();
         // The guard has the deadlines, see there.
         http.header_read_timeout(None);
+        // No `pipeline_flush`, though it makes small answers a little cheaper: it copies every body
+        // into one buffer, and takes that buffer for endless. Measured on a 1 GiB answer: 1.0 to 1.4
+        // CPU-s/GiB instead of 0.3 to 0.4, and 1 GiB of memory a connection.
         http.max_headers(64);
         http.max_header_size(32 * 1024);
         http.max_buf_size(64 * 1024);
@@ -197,12 +204,11 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut failing = false;
+    let mut last_warning: Option<Instant> = None;
     loop {
         let place = admission.place().await;
         match listeners.accept().await {
             Ok((socket, peer)) => {
-                failing = false;
                 let Some(admitted) = place.ok().and_then(|place| admission.admit(peer, place))
                 else {
                     tracing::debug!(?peer, "refused a connection: its address has too many");
@@ -219,9 +225,10 @@ where
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 shared.stats.accept_errors.fetch_add(1, Relaxed);
-                // Once a spell, or a lack of file descriptors would fill the log as well.
-                if !std::mem::replace(&mut failing, true) {
+                // Now and then only, or a lack of file descriptors would fill the disk as well.
+                if last_warning.is_none_or(|last| last.elapsed() >= WARNING_PAUSE) {
                     tracing::warn!(%error, "cannot accept connections; trying on");
+                    last_warning = Some(Instant::now());
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
