@@ -49,10 +49,18 @@ fn a_changed_store_file_resets_the_connection_is_counted_and_not_baked() {
         change(&victim.as_path().join("file-1"), &vec![b'!'; size]);
         let answer = server.connect().try_request("GET", &format!("/{url}"), &[]);
         assert!(answer.is_err(), "changed to be {what}: the NAR ended as if it were right");
-        wait_until("the mismatch to be counted", PATIENCE, || server.metric("snowbank_nar_hash_mismatches_total", "") >= 1.0);
-        assert_eq!(server.metric("snowbank_bakes_total", "result=\"ok\""), 0.0, "a changed path was baked");
+        wait_until("the mismatch to be counted", PATIENCE, || {
+            server.metric("snowbank_nar_hash_mismatches_total", "") >= 1.0
+        });
+        assert_eq!(
+            server.metric("snowbank_bakes_total", "result=\"ok\""),
+            0.0,
+            "a changed path was baked"
+        );
         let baked = server.data().join("baked/nar");
-        let left = fs::read_dir(&baked).map_or(0, |entries| entries.filter(|entry| !is_hidden(entry.as_ref().unwrap())).count());
+        let left = fs::read_dir(&baked).map_or(0, |entries| {
+            entries.filter(|entry| !is_hidden(entry.as_ref().unwrap())).count()
+        });
         assert_eq!(left, 0, "changed to be {what}: something lies in {baked:?}");
         let client = Client::new(Version::Current, &store);
         client.copy_from(&server.url(), &server.key(), &[&victim]).expect_failure();
@@ -70,7 +78,10 @@ fn a_store_path_whose_files_are_gone_is_never_a_short_success() {
     let url = field(&narinfo(&server, &victim).expect(200).text(), "URL").unwrap();
     fs::set_permissions(victim.as_path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(victim.as_path().join("z-last")).unwrap();
-    assert!(server.connect().try_request("GET", &format!("/{url}"), &[]).is_err(), "a file was missing and nobody said so");
+    assert!(
+        server.connect().try_request("GET", &format!("/{url}"), &[]).is_err(),
+        "a file was missing and nobody said so"
+    );
     fs::remove_dir_all(victim.as_path()).unwrap();
     let answer = server.connect().try_request("GET", &format!("/{url}"), &[]);
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 400));
@@ -84,9 +95,14 @@ fn a_locked_database_is_waited_for_shortly_and_never_said_to_be_empty() {
     let database = Database::open(store.database()).unwrap();
     // Keeps readers out too, which WAL alone would not.
     database.pragma_update(None, "locking_mode", "exclusive").unwrap();
-    let locked = database.execute_batch("begin exclusive; update ValidPaths set registrationTime = registrationTime + 1");
+    let locked = database.execute_batch(
+        "begin exclusive; update ValidPaths set registrationTime = registrationTime + 1",
+    );
     if locked.is_ok() {
-        for url in [format!("/{}.narinfo", victim.hash()), "/00000000000000000000000000000000.narinfo".to_owned()] {
+        for url in [
+            format!("/{}.narinfo", victim.hash()),
+            "/00000000000000000000000000000000.narinfo".to_owned(),
+        ] {
             let mut connection = server.connect();
             connection.patience(Duration::from_secs(20));
             let answer = connection.request("GET", &url, &[]);
@@ -108,7 +124,11 @@ fn writers_do_not_keep_readers_out() {
     let (store, victim, _own) = changeable();
     let server = Setup::bare().local_store(&store).start();
     let database = Database::open(store.database()).unwrap();
-    database.execute_batch("begin immediate; update ValidPaths set registrationTime = registrationTime + 1").unwrap();
+    database
+        .execute_batch(
+            "begin immediate; update ValidPaths set registrationTime = registrationTime + 1",
+        )
+        .unwrap();
     narinfo(&server, &victim).expect(200);
     database.execute_batch("rollback").unwrap();
 }
@@ -126,7 +146,9 @@ fn a_database_that_is_missing_or_of_no_schema_we_know_is_503_and_health_says_so(
         }
         match what {
             "missing" => fs::remove_file(&file).unwrap(),
-            "garbage" => fs::write(&file, b"this is no database at all, whatever its name says").unwrap(),
+            "garbage" => {
+                fs::write(&file, b"this is no database at all, whatever its name says").unwrap()
+            }
             "truncated" => fs::write(&file, &fs::read(&file).unwrap()[..5000]).unwrap(),
             _ => {
                 fs::remove_file(&file).unwrap();
@@ -137,7 +159,10 @@ fn a_database_that_is_missing_or_of_no_schema_we_know_is_503_and_health_says_so(
         let server = match Setup::bare().local_store(&store).try_start(Stdio::null(), 1) {
             Ok(server) => server,
             Err((status, said)) => {
-                assert!(!status.success() && said.to_lowercase().contains("database"), "{what}: {said}");
+                assert!(
+                    !status.success() && said.to_lowercase().contains("database"),
+                    "{what}: {said}"
+                );
                 assert!(!said.contains("panicked"), "{what}: {said}");
                 continue;
             }
@@ -214,8 +239,9 @@ fn a_narinfo_that_does_not_parse_is_skipped_with_one_line_and_others_are_served(
     for (index, (what, bytes)) in broken.iter_mut().enumerate() {
         let hash = format!("{:0>32}", index);
         if what != "another path's" {
-            *bytes = String::from_utf8(bytes.clone())
-                .map_or(bytes.clone(), |text| text.replace(&format!("/{}", path("refs").hash()), &format!("/{hash}")).into_bytes());
+            *bytes = String::from_utf8(bytes.clone()).map_or(bytes.clone(), |text| {
+                text.replace(&format!("/{}", path("refs").hash()), &format!("/{hash}")).into_bytes()
+            });
         }
         fs::write(directory.bank().join(format!("{hash}.narinfo")), bytes).unwrap();
     }
@@ -226,7 +252,10 @@ fn a_narinfo_that_does_not_parse_is_skipped_with_one_line_and_others_are_served(
         // A URL is ours to write, and an unknown line may be dropped; nothing of it may come through.
         if answer.status == 200 {
             let text = answer.text();
-            assert!(what.contains("URL") || what.contains("megabyte"), "{what} is served:\n{text:.600}");
+            assert!(
+                what.contains("URL") || what.contains("megabyte"),
+                "{what} is served:\n{text:.600}"
+            );
             assert!(!text.contains("passwd") && text.len() < 65_536, "{what} comes through");
         } else {
             assert_eq!(answer.status, 404, "{what}");
@@ -241,7 +270,11 @@ fn a_narinfo_that_does_not_parse_is_skipped_with_one_line_and_others_are_served(
 
 fn replaced(narinfo: &str, name: &str, value: &str) -> Vec<u8> {
     let lines = narinfo.lines().map(|line| {
-        if line.starts_with(&format!("{name}: ")) { format!("{name}: {value}\n") } else { format!("{line}\n") }
+        if line.starts_with(&format!("{name}: ")) {
+            format!("{name}: {value}\n")
+        } else {
+            format!("{line}\n")
+        }
     });
     lines.collect::<String>().into_bytes()
 }
@@ -287,12 +320,17 @@ fn a_blob_of_the_wrong_size_or_kind_is_404_before_any_header() {
         }
         let mut server = Setup::on(&directory.data).bank_only(&fixtures().store).start();
         let name = nar.file_name().unwrap().to_str().unwrap().to_owned();
-        for url in [format!("/nar/{name}"), format!("/nar/{}.nar", fixtures().nar_hash(path("refs")))] {
+        for url in
+            [format!("/nar/{name}"), format!("/nar/{}.nar", fixtures().nar_hash(path("refs")))]
+        {
             let answer = server.connect().try_request("GET", &url, &[]);
             let status = answer.map(|answer| answer.status);
             // A file that is longer than it says has all its bytes: only its hash can tell, and the client's does.
             let tolerable = what == "longer" && matches!(status, Ok(200) | Err(_));
-            assert!(tolerable || status.as_ref().is_ok_and(|&status| status == 404), "{what}, {url}: {status:?}");
+            assert!(
+                tolerable || status.as_ref().is_ok_and(|&status| status == 404),
+                "{what}, {url}: {status:?}"
+            );
         }
         narinfo(&server, path("leaf")).expect(200);
         server.assert_alive();

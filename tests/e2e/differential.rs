@@ -30,8 +30,12 @@ fn two_thousand_trees_have_the_nars_that_nix_gives_them() {
     let server = Setup::bare().local_store(&store).start();
     let mut connection = server.connect();
     for (path, expected) in paths.iter().zip(&expected) {
-        let narinfo = connection.request("GET", &format!("/{}.narinfo", path.hash()), &[]).expect(200).text();
-        let nar = connection.request("GET", &format!("/{}", field(&narinfo, "URL").unwrap()), &[]).expect(200).body;
+        let narinfo =
+            connection.request("GET", &format!("/{}.narinfo", path.hash()), &[]).expect(200).text();
+        let nar = connection
+            .request("GET", &format!("/{}", field(&narinfo, "URL").unwrap()), &[])
+            .expect(200)
+            .body;
         assert_eq!(field(&narinfo, "NarSize").unwrap(), nar.len().to_string(), "{path:?}");
         assert!(&nar == expected, "the NAR of {path:?} differs from Nix's");
     }

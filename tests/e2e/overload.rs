@@ -64,14 +64,22 @@ fn r20_silent_partial_and_dripping_heads_are_cut_and_a_good_client_notices_nothi
     let start = Instant::now();
     let url = format!("/{}.narinfo", path("leaf").hash());
     while !slow.is_empty() {
-        assert!(start.elapsed() < HEAD_LIMIT + Duration::from_secs(3), "{} slow connections are still open", slow.len());
+        assert!(
+            start.elapsed() < HEAD_LIMIT + Duration::from_secs(3),
+            "{} slow connections are still open",
+            slow.len()
+        );
         // The dripping ones send a byte a second.
         for stream in &mut slow {
             let _ = stream.write(b"x");
         }
         let asked = Instant::now();
         server.get(&url).expect(200);
-        assert!(asked.elapsed() < Duration::from_secs(2), "a good client waited {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "a good client waited {:?}",
+            asked.elapsed()
+        );
         thread::sleep(Duration::from_secs(1));
         slow.retain_mut(|stream| !is_closed(stream));
     }
@@ -86,7 +94,8 @@ fn r21_a_reader_that_stops_is_cut_and_one_that_is_slow_but_moves_is_not() {
     let begin = || {
         let mut connection = server.connect();
         connection.send_request("GET", &url, &[]).unwrap();
-        let length: usize = connection.head().unwrap().expect(200).must("content-length").parse().unwrap();
+        let length: usize =
+            connection.head().unwrap().expect(200).must("content-length").parse().unwrap();
         (connection, length)
     };
     let (mut stopped, length) = begin();
@@ -99,7 +108,10 @@ fn r21_a_reader_that_stops_is_cut_and_one_that_is_slow_but_moves_is_not() {
         arrived += slow.exactly(256 * 1024).expect("a slow but moving download is never cut").len();
         thread::sleep(Duration::from_millis(250));
     }
-    assert!(server.open_files() < before, "a connection that nobody reads is still open after {STALL_LIMIT:?}");
+    assert!(
+        server.open_files() < before,
+        "a connection that nobody reads is still open after {STALL_LIMIT:?}"
+    );
     assert!(stopped.exactly(length).is_err(), "the stopped download cannot be whole any more");
     let rest = slow.exactly(length - arrived).expect("and it ends whole");
     assert_eq!(arrived + rest.len(), length);
@@ -108,7 +120,8 @@ fn r21_a_reader_that_stops_is_cut_and_one_that_is_slow_but_moves_is_not() {
 #[test]
 fn r22_without_file_descriptors_the_server_lives_and_recovers() {
     let directory = data_directory(&fixtures().bank("zstd"));
-    let mut server = Setup::on(&directory.data).bank_only(&fixtures().store).after_shell("ulimit -n 64").start();
+    let mut server =
+        Setup::on(&directory.data).bank_only(&fixtures().store).after_shell("ulimit -n 64").start();
     let address = server.address();
     let url = format!("/{}.narinfo", path("refs").hash());
     for _ in 0..3 {
@@ -124,7 +137,11 @@ fn r22_without_file_descriptors_the_server_lives_and_recovers() {
             connection.patience(Duration::from_secs(1));
             connection.try_request("GET", &url, &[]).is_ok_and(|answer| answer.status == 200)
         });
-        assert!(start.elapsed() < Duration::from_secs(5), "it took {:?} to recover", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "it took {:?} to recover",
+            start.elapsed()
+        );
     }
     let client = Client::new(Version::Current, &fixtures().store);
     client.copy_from(&server.url(), &server.key(), &[path("refs")]).expect_success();
@@ -140,7 +157,9 @@ fn r22_thousands_of_connections_do_not_end_the_server() {
     wait_until("an answer after the flood", PATIENCE, || {
         let mut connection = server.connect();
         connection.patience(Duration::from_secs(1));
-        connection.try_request("GET", "/nix-cache-info", &[]).is_ok_and(|answer| answer.status == 200)
+        connection
+            .try_request("GET", "/nix-cache-info", &[])
+            .is_ok_and(|answer| answer.status == 200)
     });
     let idle = server.open_files();
     assert!(idle < 100, "{idle} files are open with nobody there");
@@ -158,7 +177,9 @@ fn downloads_that_are_given_up_leave_nothing_open() {
         connection.head().unwrap().expect(200);
         connection.exactly(100_000).unwrap();
     }
-    wait_until("the files of given up downloads to be closed", PATIENCE, || server.open_files() <= before + 4);
+    wait_until("the files of given up downloads to be closed", PATIENCE, || {
+        server.open_files() <= before + 4
+    });
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl Setup {
 
     /// Start the server through a shell that runs `script` first, in the same process.
     pub(crate) fn after_shell(mut self, script: &str) -> Self {
-        self.wrapper = ["sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(str::to_owned).to_vec();
+        self.wrapper =
+            ["sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(str::to_owned).to_vec();
         self
     }
 
@@ -102,7 +103,10 @@ impl Setup {
         }
         words.extend(self.arguments.iter().cloned());
         let mut order = command(&words[0]);
-        order.args(&words[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        order
+            .args(&words[1..])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         order.envs(self.environment.iter().map(|(key, value)| (key, value)));
         order
     }
@@ -124,7 +128,11 @@ impl Setup {
 
     /// The same for a server that may refuse: then with what and saying what.
     #[track_caller]
-    pub(crate) fn try_start(self, input: Stdio, expected: usize) -> Result<Server, (ExitStatus, String)> {
+    pub(crate) fn try_start(
+        self,
+        input: Stdio,
+        expected: usize,
+    ) -> Result<Server, (ExitStatus, String)> {
         let mut child = self
             .order()
             .stdin(input)
@@ -135,13 +143,8 @@ impl Setup {
         let said = Arc::new(Mutex::new(Said::default()));
         follow(child.stdout.take().unwrap(), Arc::clone(&said), |said| &mut said.output);
         follow(child.stderr.take().unwrap(), Arc::clone(&said), |said| &mut said.errors);
-        let mut server = Server {
-            child,
-            said,
-            addresses: Vec::new(),
-            data: self.data,
-            _own: self.own,
-        };
+        let mut server =
+            Server { child, said, addresses: Vec::new(), data: self.data, _own: self.own };
         let start = Instant::now();
         while server.lines_after("listening on ").len() < expected {
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -157,7 +160,9 @@ impl Setup {
         server.addresses = server
             .lines_after("listening on ")
             .iter()
-            .filter_map(|line| line.trim().strip_prefix("http://")?.trim_end_matches('/').parse().ok())
+            .filter_map(|line| {
+                line.trim().strip_prefix("http://")?.trim_end_matches('/').parse().ok()
+            })
             .collect();
         Ok(server)
     }
@@ -169,7 +174,11 @@ struct Said {
     errors: Vec<String>,
 }
 
-fn follow(from: impl Read + Send + 'static, said: Arc<Mutex<Said>>, into: fn(&mut Said) -> &mut Vec<String>) {
+fn follow(
+    from: impl Read + Send + 'static,
+    said: Arc<Mutex<Said>>,
+    into: fn(&mut Said) -> &mut Vec<String>,
+) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             into(&mut said.lock().unwrap()).push(line);
@@ -212,7 +221,11 @@ impl Server {
     /// What follows `words` on each line of standard output that begins so.
     pub(crate) fn lines_after(&self, words: &str) -> Vec<String> {
         let said = self.said.lock().unwrap();
-        said.output.iter().filter_map(|line| line.trim().strip_prefix(words)).map(str::to_owned).collect()
+        said.output
+            .iter()
+            .filter_map(|line| line.trim().strip_prefix(words))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The value that the server says to put into nix.conf.
