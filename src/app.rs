@@ -23,6 +23,7 @@ use crate::http::state::State;
 use crate::http::status;
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
+use crate::nix::nar;
 use crate::nix::signature::KeyName;
 use crate::nix::store_path::StoreDir;
 use crate::service::{Notifier, Signals};
@@ -194,6 +195,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         readers,
         connections: stats,
         landing_page: config.landing_page,
+        body_timeout: config.limits.body_timeout,
         log_requests: config.log.requests,
         small_work: Semaphore::new(config.limits.blocking_threads),
         large_work: Semaphore::new(cores * LARGE_WORK_PER_CORE),
@@ -236,7 +238,8 @@ fn open_store(
     };
     let zstd_first = config.bake.first_read == FirstRead::Zstd;
     let deadline = config.limits.sqlite_deadline;
-    Ok(Arc::new(LocalStore::new(layout, deadline, bakery, zstd_first)))
+    let nar_limits = nar::Limits { max_size: config.limits.max_nar_size, ..Default::default() };
+    Ok(Arc::new(LocalStore::new(layout, nar_limits, deadline, bakery, zstd_first)))
 }
 
 fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<BankSource, AppError> {

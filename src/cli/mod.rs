@@ -4,11 +4,14 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
+mod key;
 mod logging;
 mod serve;
 
 use crate::app::AppError;
 use crate::config::ConfigError;
+use crate::nix::signature::SignatureError;
+use crate::sign::KeyError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
 #[derive(Debug, Parser)]
@@ -22,6 +25,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Key(key::KeyArguments),
 }
 
 /// Why a command failed.
@@ -30,6 +34,12 @@ pub enum CommandError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The name of a key cannot be one.
+    #[error("{0}; a name such as cache.example.org-1 is")]
+    KeyName(SignatureError),
+    /// A key could not be made or read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The server could not start, or could not go on.
     #[error(transparent)]
     App(#[from] AppError),
@@ -40,8 +50,8 @@ impl CommandError {
     /// a wrong flag), 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
-            Self::App(_) => 1,
+            Self::Config(_) | Self::KeyName(_) => 2,
+            Self::Key(_) | Self::App(_) => 1,
         }
     }
 }
@@ -50,6 +60,7 @@ impl CommandError {
 pub fn run(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
     }
 }
 

@@ -19,10 +19,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
+use super::listen::PatientBody;
 use super::narinfo::text_response;
 use super::router::router;
 use super::state::{CountAs, State};
-use crate::metrics::Route;
+use crate::metrics::{EncodingLabel, Route};
 use crate::nix::store_path::StorePathHash;
 use crate::source::cache::{Cache, Remembered};
 
@@ -70,7 +71,7 @@ impl Front {
         metrics.request(Route::NarInfo, status.as_u16());
         let whole = |bytes: Bytes| if head { Bytes::new() } else { bytes };
         let response = response.map(whole);
-        metrics.sent(crate::metrics::EncodingLabel::Other, response.body().len());
+        metrics.sent(EncodingLabel::Other, response.body().len());
         Some(response.map(|bytes| FrontBody::Whole(Some(bytes))))
     }
 
@@ -103,15 +104,20 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
     fn call(&self, request: Request<Incoming>) -> FrontFuture {
         let began = Instant::now();
+        let line = self.state.log_requests.then(|| Line::of(&request));
         if let Some(response) = self.from_memory(&request) {
             self.state.metrics.answered(Route::NarInfo, began.elapsed());
+            if let Some(line) = line {
+                line.write(response.status(), response.body().size_hint().lower(), began, true);
+            }
             return FrontFuture::Ready(Some(response));
         }
-        let routed = self.router.clone().call(request);
+        let patience = self.state.body_timeout;
+        let routed = self.router.clone().call(request.map(|body| PatientBody::new(body, patience)));
         let state = Arc::clone(&self.state);
         FrontFuture::Routed(Box::pin(async move {
             let Ok(response) = routed.await;
-            Ok(count(response, state, began))
+            Ok(count(response, state, began, line))
         }))
     }
 }
@@ -143,20 +149,42 @@ fn count(
     response: Response<axum::body::Body>,
     state: Arc<State>,
     began: Instant,
+    line: Option<Line>,
 ) -> Response<FrontBody> {
     let count =
         response.extensions().get::<CountAs>().copied().unwrap_or(CountAs::route(Route::Other));
-    state.metrics.request(count.route, response.status().as_u16());
+    let status = response.status();
+    state.metrics.request(count.route, status.as_u16());
     response.map(|body| {
         FrontBody::Counted(Box::new(Counted {
             body,
             state,
             count,
             began,
+            sent: 0,
             started: false,
             ended: false,
+            line: line.map(|line| (line, status)),
         }))
     })
+}
+
+/// What the log says of a request, if it says anything.
+struct Line {
+    method: Method,
+    uri: http::Uri,
+}
+
+impl Line {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self { method: request.method().clone(), uri: request.uri().clone() }
+    }
+
+    fn write(&self, status: StatusCode, size_bytes: u64, began: Instant, whole: bool) {
+        let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (method, uri, status) = (&self.method, &self.uri, status.as_u16());
+        tracing::info!(%method, %uri, status, size_bytes, duration_us, whole, "request");
+    }
 }
 
 /// The body of a response.
@@ -173,8 +201,10 @@ pub struct Counted {
     state: Arc<State>,
     count: CountAs,
     began: Instant,
+    sent: u64,
     started: bool,
     ended: bool,
+    line: Option<(Line, StatusCode)>,
 }
 
 impl Counted {
@@ -191,6 +221,7 @@ impl Counted {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 self.state.metrics.sent(self.count.encoding, bytes);
+                self.sent += bytes as u64;
                 self.ended = self.body.is_end_stream();
             }
             Some(Err(_)) => {}
@@ -202,7 +233,11 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if self.ended || self.body.is_end_stream() {
+        let whole = self.ended || self.body.is_end_stream();
+        if let Some((line, status)) = &self.line {
+            line.write(*status, self.sent, self.began, whole);
+        }
+        if whole {
             self.state.metrics.answered(self.count.route, self.began.elapsed());
         } else {
             self.state.metrics.aborted_transfers.inc();

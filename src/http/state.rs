@@ -26,6 +26,8 @@ pub struct State {
     pub readers: Arc<ReadPool>,
     /// What the listener counted.
     pub connections: Arc<ConnectionStats>,
+    /// How long the body of a request may pause.
+    pub body_timeout: Duration,
     /// Whether every request is a line in the log.
     pub log_requests: bool,
     /// Whether `/` shows the landing page.

@@ -48,6 +48,7 @@ pub struct StoreLayout {
 /// The host's store.
 pub struct LocalStore {
     layout: StoreLayout,
+    nar_limits: nar::Limits,
     database: Database,
     pub(super) presence: Presence,
     bakery: Option<Arc<Bakery>>,
@@ -70,6 +71,7 @@ impl LocalStore {
     /// compressed while it is first read: fewer bytes on a slow wire, but of unknown length.
     pub fn new(
         layout: StoreLayout,
+        nar_limits: nar::Limits,
         deadline: Duration,
         bakery: Option<Arc<Bakery>>,
         first_read_is_zstd: bool,
@@ -78,6 +80,7 @@ impl LocalStore {
             Database::new(&layout.state_dir.join("db"), layout.store_dir.clone(), deadline);
         Self {
             layout,
+            nar_limits,
             database,
             presence: Presence::default(),
             bakery,
@@ -270,7 +273,7 @@ impl LocalStore {
         // Opened for each tree: a handle that is kept would keep a dataset from being unmounted.
         let store = StoreHandle::open(&self.layout.real_dir)
             .map_err(|error| SourceError::Unavailable(format!("the store directory: {error}")))?;
-        Ok(StoreTree::new(&store, path, nar::Limits::default()))
+        Ok(StoreTree::new(&store, path, self.nar_limits))
     }
 
     fn is_in_quarantine(&self, hash: StorePathHash) -> bool {
