@@ -10,6 +10,9 @@ pub mod chunks;
 pub mod local;
 pub mod verified;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::sync::Arc;
 

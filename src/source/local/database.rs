@@ -97,8 +97,12 @@ impl Database {
 
     /// Whether anything was written since the last call; the first call says yes.
     pub fn has_changed(&self) -> Result<bool, DatabaseError> {
-        let inode = self.inode()?;
         let mut watch = lock(&self.watch);
+        let inode = self.inode().inspect_err(|_| {
+            // What is still open is of a file that is not the database any more.
+            *watch = None;
+            lock(&self.idle).clear();
+        })?;
         if let Some(watch) = watch.as_mut().filter(|watch| watch.inode == inode) {
             let now = data_version(&watch.connection).map_err(|error| self.sqlite(error))?;
             return Ok(std::mem::replace(&mut watch.data_version, now) != now);
