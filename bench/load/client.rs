@@ -36,7 +36,9 @@ impl Connection {
         let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
         self.stream.write_all(request.as_bytes()).unwrap();
         let end = loop {
-            if let Some(end) = self.buffer[..self.filled].windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(end) =
+                self.buffer[..self.filled].windows(4).position(|four| four == b"\r\n\r\n")
+            {
                 break end + 4;
             }
             let count = self.stream.read(&mut self.buffer[self.filled..]).unwrap();
@@ -48,7 +50,11 @@ impl Connection {
         self.filled -= end;
         let status = head[9..12].parse().unwrap();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length = length.unwrap_or_else(|| panic!("{path}: no Content-Length in {head}")).trim().parse().unwrap();
+        let length = length
+            .unwrap_or_else(|| panic!("{path}: no Content-Length in {head}"))
+            .trim()
+            .parse()
+            .unwrap();
         Answer { status, length, head }
     }
 
@@ -145,7 +151,14 @@ pub(crate) fn range(base: &str, url: &str) -> (f64, f64) {
     let mut connection = Connection::open(base);
     let head = connection.ask(url, "Range: bytes=0-0\r\n");
     connection.skip(head.length);
-    let size: u64 = head.head.lines().find_map(|line| line.strip_prefix("content-range: bytes 0-0/")).unwrap().trim().parse().unwrap();
+    let size: u64 = head
+        .head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-range: bytes 0-0/"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let mut times = (Vec::new(), Vec::new());
     let mut timed = |from: u64| {
         let start = Instant::now();

@@ -29,7 +29,7 @@ impl Numbers {
         let mut bytes = Vec::with_capacity(size + 16);
         while bytes.len() < size {
             let word = self.next();
-            if word % 4 == 0 {
+            if word.is_multiple_of(4) {
                 bytes.extend(word.to_le_bytes());
             } else {
                 let key = (word >> 16) % 512;
@@ -50,10 +50,16 @@ pub(crate) fn make(root: &Path) {
             let directory = root.join(format!("small/path-{path:03}/share/{}", file % 5));
             fs::create_dir_all(&directory).unwrap();
             let size = 64 + numbers.next() % 10_000;
-            fs::write(directory.join(format!("file-{file}")), numbers.fill(usize::try_from(size).unwrap())).unwrap();
+            fs::write(
+                directory.join(format!("file-{file}")),
+                numbers.fill(usize::try_from(size).unwrap()),
+            )
+            .unwrap();
         }
     }
-    for (name, mebibytes) in [("a", LARGE), ("b", LARGE), ("c", LARGE), ("d", LARGE), ("range", 1024)] {
+    for (name, mebibytes) in
+        [("a", LARGE), ("b", LARGE), ("c", LARGE), ("d", LARGE), ("range", 1024)]
+    {
         let directory = root.join("large").join(name);
         fs::create_dir_all(&directory).unwrap();
         let mut file = BufWriter::new(File::create(directory.join("image")).unwrap());
@@ -70,12 +76,18 @@ pub(crate) fn wrk_script(hashes: &[String], kind: &str) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
     let mut numbers = Numbers(7);
     let misses: Vec<String> = (0..20_000)
-        .map(|_| (0..32).map(|_| char::from(ALPHABET[usize::try_from(numbers.next() >> 59).unwrap()])).collect())
+        .map(|_| {
+            (0..32)
+                .map(|_| char::from(ALPHABET[usize::try_from(numbers.next() >> 59).unwrap()]))
+                .collect()
+        })
         .collect();
     let wanted = if kind == "misses" { &misses } else { hashes };
     let mut script = String::from("local asked = {}\n");
     for hash in wanted {
-        script.push_str(&format!("asked[#asked + 1] = 'GET /{hash}.narinfo HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'\n"));
+        script.push_str(&format!(
+            "asked[#asked + 1] = 'GET /{hash}.narinfo HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'\n"
+        ));
     }
     script.push_str("local turn = 0\nfunction request()\n  turn = turn % #asked + 1\n  return asked[turn]\nend\n");
     script

@@ -2,7 +2,6 @@
 //! thing and prints one line, so that the script reads as the list of what is measured.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::cast_precision_loss,
     reason = "a measurement that cannot go on has failed, and numbers here are for people to read"
@@ -15,7 +14,8 @@ mod report;
 
 use std::{env, fs, net::TcpListener, path::Path};
 
-const USAGE: &str = "load data DIR                         the trees that the store paths are made of
+const USAGE: &str =
+    "load data DIR                         the trees that the store paths are made of
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
@@ -29,7 +29,8 @@ load lua HASHES hits|misses           a wrk script
 load report TSV DIR                   the table; JSON and plot data into DIR";
 
 fn main() {
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["data", directory] => data::make(Path::new(directory)),
@@ -40,7 +41,9 @@ fn main() {
             }
         }
         ["wait-baked", base, hashes] => client::wait_until_baked(base, &lines(hashes)),
-        ["latency", base, hashes, count] => println!("{:.2}", client::latency(base, &lines(hashes), number(count))),
+        ["latency", base, hashes, count] => {
+            println!("{:.2}", client::latency(base, &lines(hashes), number(count)))
+        }
         ["nars", base, urls, connections] => nars(base, urls, connections, "1"),
         ["nars", base, urls, connections, times] => nars(base, urls, connections, times),
         ["range", base, url] => {
@@ -50,10 +53,19 @@ fn main() {
         ["cpu", pid] => println!("{:.2}", process::cpu_seconds(number(pid))),
         ["memory", pid] => println!("{}", process::resident(number(pid))),
         ["memory-under", pid, base, url, connections] => {
-            println!("{}", process::most_resident(number(pid), || client::fetch_at_once(base, url, number(connections))));
+            println!(
+                "{}",
+                process::most_resident(number(pid), || client::fetch_at_once(
+                    base,
+                    url,
+                    number(connections)
+                ))
+            );
         }
         ["lua", hashes, kind] => print!("{}", data::wrk_script(&lines(hashes), kind)),
-        ["report", rows, directory] => report::write(&fs::read_to_string(rows).unwrap(), Path::new(directory)),
+        ["report", rows, directory] => {
+            report::write(&fs::read_to_string(rows).unwrap(), Path::new(directory))
+        }
         // `cargo test --all-targets` runs it like this.
         [] => println!("{USAGE}"),
         _ => {
@@ -65,14 +77,16 @@ fn main() {
 
 fn nars(base: &str, urls: &str, connections: &str, times: &str) {
     let urls = lines(urls);
-    let all: Vec<&str> = (0..number::<usize>(times)).flat_map(|_| urls.iter().map(String::as_str)).collect();
+    let all: Vec<&str> =
+        (0..number::<usize>(times)).flat_map(|_| urls.iter().map(String::as_str)).collect();
     let (seconds, bytes) = client::fetch_all(base, &all, number(connections));
     println!("{seconds:.4} {bytes}");
 }
 
 fn ports(count: usize) -> Vec<String> {
     // All are held before the first is let go, so that they differ.
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port().to_string()).collect()
 }
 

@@ -8,7 +8,8 @@ use std::{
 };
 
 fn family(pid: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children = children.split_whitespace().map(|child| child.parse().unwrap());
     std::iter::once(pid).chain(children).collect()
 }

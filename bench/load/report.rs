@@ -39,11 +39,21 @@ impl Measure {
     /// Over 1 is in our favour, always. Each round is compared with itself, so that drift of the machine cancels.
     fn ratio(&self) -> f64 {
         let pairs = self.values.iter().zip(&self.reference_values);
-        median(pairs.map(|(ours, theirs)| if self.more_is_better { ours / theirs } else { theirs / ours }).collect())
+        median(
+            pairs
+                .map(
+                    |(ours, theirs)| {
+                        if self.more_is_better { ours / theirs } else { theirs / ours }
+                    },
+                )
+                .collect(),
+        )
     }
 
     fn target(&self) -> Option<Target> {
-        let found = TARGETS.iter().find(|(name, reference, _)| *name == self.name && *reference == self.reference);
+        let found = TARGETS
+            .iter()
+            .find(|(name, reference, _)| *name == self.name && *reference == self.reference);
         found.map(|(_, _, target)| *target)
     }
 
@@ -69,7 +79,9 @@ fn parse(rows: &str) -> Vec<Measure> {
         let [name, reference, unit, better, theirs, ours] = fields[..] else {
             panic!("not a row: {row:?}");
         };
-        let known = measures.iter().position(|measure| measure.name == name && measure.reference == reference);
+        let known = measures
+            .iter()
+            .position(|measure| measure.name == name && measure.reference == reference);
         let index = known.unwrap_or_else(|| {
             measures.push(Measure {
                 name: name.to_owned(),
@@ -81,8 +93,12 @@ fn parse(rows: &str) -> Vec<Measure> {
             });
             measures.len() - 1
         });
-        measures[index].reference_values.push(theirs.parse().unwrap_or_else(|_| panic!("no number in {row:?}")));
-        measures[index].values.push(ours.parse().unwrap_or_else(|_| panic!("no number in {row:?}")));
+        measures[index]
+            .reference_values
+            .push(theirs.parse().unwrap_or_else(|_| panic!("no number in {row:?}")));
+        measures[index]
+            .values
+            .push(ours.parse().unwrap_or_else(|_| panic!("no number in {row:?}")));
     }
     measures
 }
@@ -96,7 +112,8 @@ pub(crate) fn write(rows: &str, directory: &Path) {
     );
     let mut plot = String::new();
     for measure in &measures {
-        let (theirs, ours) = (median(measure.reference_values.clone()), median(measure.values.clone()));
+        let (theirs, ours) =
+            (median(measure.reference_values.clone()), median(measure.values.clone()));
         println!(
             "{:<44} {:<17} {theirs:>12.3} {ours:>12.3} {:<8} {:>7.2}   {}",
             measure.name,
@@ -111,7 +128,14 @@ pub(crate) fn write(rows: &str, directory: &Path) {
         };
         // Bounds on our own figure are no ratios, so they are in the table only.
         if !matches!(measure.target(), Some(Target::Most(_))) {
-            writeln!(plot, "\"{} / {}\" {:.4} {target}", measure.name, measure.reference, measure.ratio()).unwrap();
+            writeln!(
+                plot,
+                "\"{} / {}\" {:.4} {target}",
+                measure.name,
+                measure.reference,
+                measure.ratio()
+            )
+            .unwrap();
         }
     }
     let json: Vec<serde_json::Value> = measures

@@ -38,8 +38,12 @@ fn a_bank_that_the_server_made_is_a_binary_cache_for_nix() {
     let server = Setup::bare().bank_only(&fixtures().store).start();
     let bank = server.bank();
     server.stop_and_keep(|| {
-        let info = fs::read_to_string(bank.join("nix-cache-info")).expect("the server makes nix-cache-info in a new bank");
-        assert!(info.contains(&format!("StoreDir: {}\n", fixtures().store.directory().display())), "{info}");
+        let info = fs::read_to_string(bank.join("nix-cache-info"))
+            .expect("the server makes nix-cache-info in a new bank");
+        assert!(
+            info.contains(&format!("StoreDir: {}\n", fixtures().store.directory().display())),
+            "{info}"
+        );
         let client = Client::new(Version::Current, &fixtures().store);
         let url = format!("file://{}", bank.display());
         client.run("nix", &["store", "ping", "--store", &url]);

@@ -35,9 +35,12 @@ fn r12_a_blob_that_ends_while_it_is_sent_aborts_the_connection() {
     let narinfo = server.get(&format!("/{}.narinfo", path("big").hash())).expect(200).text();
     let (mut connection, length) = begun(&server, &format!("/{}", field(&narinfo, "URL").unwrap()));
     fs::OpenOptions::new().write(true).open(&nar).unwrap().set_len(1 << 20).unwrap();
-    assert!(connection.exactly(length).is_err(), "a file that ended early was sent as if it were whole");
+    assert!(
+        connection.exactly(length).is_err(),
+        "a file that ended early was sent as if it were whole"
+    );
     wait_until("the aborted transfer to be counted", PATIENCE, || {
-        server.metric("snowbank_transfers_aborted_total", "") >= 1.0
+        server.metric("snowbank_aborted_transfers_total", "") >= 1.0
     });
     server.assert_alive();
     server.get(&format!("/{}.narinfo", path("leaf").hash())).expect(200);
@@ -50,9 +53,18 @@ fn r12_a_store_file_that_ends_while_it_is_sent_aborts_the_connection() {
     trees::big(&own.path().join("victim"), 100);
     let victim = store.add(&own.path().join("victim"));
     let mut server = Setup::bare().local_store(&store).start();
-    let (mut connection, length) = begun(&server, &format!("/nar/{}.nar", nar_hash(&store, &victim)));
-    fs::OpenOptions::new().write(true).open(victim.as_path().join("big")).unwrap().set_len(1 << 20).unwrap();
-    assert!(connection.exactly(length).is_err(), "a file that ended early was sent as if it were whole");
+    let (mut connection, length) =
+        begun(&server, &format!("/nar/{}.nar", nar_hash(&store, &victim)));
+    fs::OpenOptions::new()
+        .write(true)
+        .open(victim.as_path().join("big"))
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    assert!(
+        connection.exactly(length).is_err(),
+        "a file that ended early was sent as if it were whole"
+    );
     server.assert_alive();
     server.get("/nix-cache-info").expect(200);
 }
@@ -93,7 +105,11 @@ fn r15_requests_are_never_answered_404_while_a_bank_is_still_being_read() {
     let text = fs::read_to_string(directory.narinfo(path("leaf"))).unwrap();
     for index in 0..20_000 {
         let hash = format!("{index:0>32}");
-        fs::write(directory.bank().join(format!("{hash}.narinfo")), text.replace(path("leaf").hash(), &hash)).unwrap();
+        fs::write(
+            directory.bank().join(format!("{hash}.narinfo")),
+            text.replace(path("leaf").hash(), &hash),
+        )
+        .unwrap();
     }
     let server = Setup::on(&directory.data).bank_only(&fixtures().store).start();
     let mut connection = server.connect();
@@ -110,9 +126,11 @@ fn r18_a_path_collected_while_it_is_sent_is_whole_or_an_error() {
     trees::small_files(&own.path().join("victim"), 100);
     trees::big(&own.path().join("victim/zz"), 50);
     let victim = store.add(&own.path().join("victim"));
-    let expected = crate::support::nix::run(store.program("nix-store").args(["--dump", victim.as_str()]), 60);
+    let expected =
+        crate::support::nix::run(store.program("nix-store").args(["--dump", victim.as_str()]), 60);
     let server = Setup::bare().local_store(&store).start();
-    let (mut connection, length) = begun(&server, &format!("/nar/{}.nar", nar_hash(&store, &victim)));
+    let (mut connection, length) =
+        begun(&server, &format!("/nar/{}.nar", nar_hash(&store, &victim)));
     let mut body = connection.exactly(100_000).unwrap();
     store.run("nix-store", &["--delete", victim.as_str()]);
     if let Ok(rest) = connection.exactly(length - body.len()) {
@@ -141,7 +159,9 @@ fn r23_sigterm_finishes_fifty_downloads_and_ends_with_zero() {
             scope.spawn(move || {
                 let mut at = 0;
                 while at < length {
-                    let part = connection.exactly((length - at).min(1 << 20)).expect("the download goes on to its end");
+                    let part = connection
+                        .exactly((length - at).min(1 << 20))
+                        .expect("the download goes on to its end");
                     assert!(part == expected[at..at + part.len()], "other bytes at {at}");
                     at += part.len();
                 }
@@ -181,7 +201,9 @@ fn a_killed_server_leaves_nothing_half_baked_behind() {
     assert_eq!(field(&narinfo, "Compression").as_deref(), Some("none"), "half a bake is no bake");
     let whole = server.get(&url).expect(200);
     assert!(whole.body == fixtures().dump(path("big")));
-    let left = walk(&data.join("baked")).into_iter().filter(|name| name.contains("tmp") || name.contains("temp"));
+    let left = walk(&data.join("baked"))
+        .into_iter()
+        .filter(|name| name.contains("tmp") || name.contains("temp"));
     wait_until("the path to be baked", PATIENCE, || {
         let narinfo = server.get(&format!("/{}.narinfo", path("big").hash())).expect(200).text();
         field(&narinfo, "Compression").as_deref() == Some("zstd")
@@ -191,7 +213,9 @@ fn a_killed_server_leaves_nothing_half_baked_behind() {
 }
 
 fn walk(directory: &std::path::Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let entries = fs::read_dir(directory)
+        .map(|entries| entries.flatten().collect::<Vec<_>>())
+        .unwrap_or_default();
     entries
         .into_iter()
         .flat_map(|entry| match entry.file_type() {

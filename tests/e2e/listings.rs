@@ -46,22 +46,34 @@ fn assert_offsets(node: &Value, real: &std::path::Path, dump: &[u8]) {
     match node["type"].as_str() {
         Some("directory") => {
             let entries = node["entries"].as_object().unwrap();
-            assert_eq!(entries.len(), std::fs::read_dir(real).unwrap().count(), "entries of {real:?}");
+            assert_eq!(
+                entries.len(),
+                std::fs::read_dir(real).unwrap().count(),
+                "entries of {real:?}"
+            );
             for (name, child) in entries {
                 assert_offsets(child, &real.join(name), dump);
             }
         }
         Some("symlink") => {
-            assert_eq!(node["target"].as_str(), std::fs::read_link(real).unwrap().to_str(), "target of {real:?}");
+            assert_eq!(
+                node["target"].as_str(),
+                std::fs::read_link(real).unwrap().to_str(),
+                "target of {real:?}"
+            );
         }
         Some("regular") => {
             let contents = std::fs::read(real).unwrap();
             assert_eq!(node["size"], contents.len(), "size of {real:?}");
-            let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
+            let executable =
+                std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
             assert_eq!(node["executable"], executable, "executable of {real:?}");
             let offset = usize::try_from(node["narOffset"].as_u64().unwrap_or(0)).unwrap();
             assert!(offset > 0 || contents.is_empty(), "narOffset of {real:?} is missing");
-            assert!(dump[offset..].starts_with(&contents), "narOffset of {real:?} points at something else");
+            assert!(
+                dump[offset..].starts_with(&contents),
+                "narOffset of {real:?} points at something else"
+            );
         }
         other => panic!("{real:?} is listed as {other:?}"),
     }
@@ -70,12 +82,15 @@ fn assert_offsets(node: &Value, real: &std::path::Path, dump: &[u8]) {
 #[test]
 fn listings_equal_those_that_nix_writes() {
     let own = tempdir();
-    let names: Vec<&str> = ["shapes", "names", "refs", "top", "file", "executable", "link"].to_vec();
+    let names: Vec<&str> =
+        ["shapes", "names", "refs", "top", "file", "executable", "link"].to_vec();
     let paths: Vec<&str> = names.iter().map(|name| path(name).as_str()).collect();
     bank::build(&fixtures().store, &own.path().join("bank"), "zstd&write-nar-listing=true", &paths);
     for (server, _directory) in both_sources() {
         for name in &names {
-            let theirs = std::fs::read(own.path().join("bank").join(format!("{}.ls", path(name).hash()))).unwrap();
+            let theirs =
+                std::fs::read(own.path().join("bank").join(format!("{}.ls", path(name).hash())))
+                    .unwrap();
             let mut theirs: Value = serde_json::from_slice(&theirs).unwrap();
             let mut ours = server.get(&format!("/{}.ls", path(name).hash())).expect(200).json();
             normalise(&mut theirs["root"]);
@@ -113,13 +128,24 @@ fn names_that_are_no_text_do_not_break_a_listing() {
 #[test]
 fn one_file_is_served_out_of_a_path() {
     for (server, _directory) in both_sources() {
-        let serve = |store_path: &StorePath, inner: &str| server.get(&format!("/serve/{}/{inner}", store_path.hash()));
+        let serve = |store_path: &StorePath, inner: &str| {
+            server.get(&format!("/serve/{}/{inner}", store_path.hash()))
+        };
         assert_eq!(serve(path("refs"), "bin/hello").expect(200).text(), "echo hello\n");
         assert_eq!(serve(path("website"), "plain.txt").expect(200).text(), "plain\n");
-        assert_eq!(server.get(&format!("/c/default/serve/{}/plain.txt", path("website").hash())).expect(200).text(), "plain\n");
+        assert_eq!(
+            server
+                .get(&format!("/c/default/serve/{}/plain.txt", path("website").hash()))
+                .expect(200)
+                .text(),
+            "plain\n"
+        );
         assert_eq!(serve(path("names"), "gr%C3%BC%C3%9Fe").expect(200).text(), "grüße");
         assert_eq!(serve(path("names"), "%252e%252e").expect(200).text(), "%2e%2e");
-        assert_eq!(serve(path("names"), "%3Cscript%3Ealert(1)%3C").expect(200).text(), "<script>alert(1)<");
+        assert_eq!(
+            serve(path("names"), "%3Cscript%3Ealert(1)%3C").expect(200).text(),
+            "<script>alert(1)<"
+        );
         assert_eq!(serve(path("small"), "share/part-199/file-98").expect(200).body.len(), 49);
         let url = format!("/serve/{}/plain.txt", path("website").hash());
         let head = server.head(&url).expect(200);
@@ -149,12 +175,24 @@ fn links_are_followed_within_the_path_and_never_out_of_it() {
         for link in ["escape-link", "dangling-link", "self-link", "long-link"] {
             let answer = server.get(&format!("/serve/{shapes}/{link}"));
             assert!((300..500).contains(&answer.status), "{link}: {}", answer.status);
-            assert!(!String::from_utf8_lossy(&answer.body).contains("root:"), "{link} leads out of the store");
+            assert!(
+                !String::from_utf8_lossy(&answer.body).contains("root:"),
+                "{link} leads out of the store"
+            );
         }
-        for escape in ["..", "../../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "nested/up-link/../../x", "/etc/passwd"] {
+        for escape in [
+            "..",
+            "../../../../etc/passwd",
+            "%2e%2e/%2e%2e/etc/passwd",
+            "nested/up-link/../../x",
+            "/etc/passwd",
+        ] {
             let answer = server.get(&format!("/serve/{shapes}/{escape}"));
             assert!((400..500).contains(&answer.status), "{escape}: {}", answer.status);
-            assert!(!String::from_utf8_lossy(&answer.body).contains("root:"), "{escape} leads out of the store");
+            assert!(
+                !String::from_utf8_lossy(&answer.body).contains("root:"),
+                "{escape} leads out of the store"
+            );
         }
     }
 }
@@ -163,11 +201,13 @@ fn links_are_followed_within_the_path_and_never_out_of_it() {
 fn a_directory_has_an_index_with_every_name_escaped() {
     for (server, _directory) in both_sources() {
         for inner in ["", "dir/"] {
-            let answer = server.get(&format!("/serve/{}/{inner}", path("website").hash())).expect(200);
+            let answer =
+                server.get(&format!("/serve/{}/{inner}", path("website").hash())).expect(200);
             // `index.html` is store content and may stand in for the index of its directory.
             assert_harmless(&answer);
         }
-        let index = server.get(&format!("/serve/{}/dir/", path("website").hash())).expect(200).text();
+        let index =
+            server.get(&format!("/serve/{}/dir/", path("website").hash())).expect(200).text();
         assert!(index.contains("onerror"), "the file is in the index:\n{index}");
         assert!(!index.contains("<img src=x"), "a name became an element:\n{index}");
         let index = server.get(&format!("/serve/{}/", path("names").hash())).expect(200).text();
@@ -183,7 +223,8 @@ fn a_directory_has_an_index_with_every_name_escaped() {
 fn no_script_from_a_store_runs_in_a_browser() {
     for (server, _directory) in both_sources() {
         for file in ["index.html", "page.svg"] {
-            let answer = server.get(&format!("/serve/{}/{file}", path("website").hash())).expect(200);
+            let answer =
+                server.get(&format!("/serve/{}/{file}", path("website").hash())).expect(200);
             assert_harmless(&answer);
         }
         let log = server.get(&format!("/{}.narinfo", path("leaf").hash())).expect(200);
@@ -207,13 +248,26 @@ fn assert_harmless(answer: &Response) {
 fn debug_information_is_found_by_its_build_id() {
     let own = tempdir();
     let data = own.path().join("data");
-    bank::build(&fixtures().store, &data.join("default"), "zstd&index-debug-info=true", &[path("website").as_str()]);
+    bank::build(
+        &fixtures().store,
+        &data.join("default"),
+        "zstd&index-debug-info=true",
+        &[path("website").as_str()],
+    );
     let server = Setup::on(&data).bank_only(&fixtures().store).start();
     for prefix in ["", "/c/default"] {
         let url = format!("{prefix}/debuginfo/{BUILD_ID}.debug");
         let answer = server.get(&url).expect(200).json();
-        assert_eq!(answer["member"], format!("lib/debug/.build-id/{}/{}.debug", &BUILD_ID[..2], &BUILD_ID[2..]));
-        let archive = answer["archive"].as_str().unwrap().strip_prefix("../").expect("relative to debuginfo/").to_owned();
+        assert_eq!(
+            answer["member"],
+            format!("lib/debug/.build-id/{}/{}.debug", &BUILD_ID[..2], &BUILD_ID[2..])
+        );
+        let archive = answer["archive"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("../")
+            .expect("relative to debuginfo/")
+            .to_owned();
         server.get(&format!("{prefix}/{archive}")).expect(200);
         server.head(&url).expect(200);
         server.get(&format!("{prefix}/debuginfo/{}.debug", "0".repeat(40))).expect(404);

@@ -42,7 +42,9 @@ fn both_versions_copy_every_kind_of_path_from_the_local_store() {
         assert_arrived(&client, &ordinary());
         // The same again comes from what the first time baked, and must be the same.
     }
-    wait_until("the paths to be baked", crate::support::PATIENCE, || server.metric("snowbank_bakes_total", "") >= 1.0);
+    wait_until("the paths to be baked", crate::support::PATIENCE, || {
+        server.metric("snowbank_bakes_total", "") >= 1.0
+    });
 }
 
 #[test]
@@ -82,7 +84,9 @@ fn a_content_addressed_path_needs_no_signature() {
     let server = from_the_local_store();
     let stranger = Setup::bare().local_store(&fixtures().store).start().key();
     let client = Client::new(Version::Current, &fixtures().store);
-    client.copy_from(&server.url(), &stranger, &[path("fixed"), path("flat"), path("leaf")]).expect_success();
+    client
+        .copy_from(&server.url(), &stranger, &[path("fixed"), path("flat"), path("leaf")])
+        .expect_success();
     assert_arrived(&client, &[path("fixed"), path("flat"), path("leaf")]);
 }
 
@@ -118,14 +122,23 @@ fn nar_bytes_equal_the_dump_of_nix_unbaked_and_baked() {
         let url = field(&narinfo, "URL").unwrap();
         let nar_hash = fixtures().nar_hash(path);
         assert_eq!(url, format!("nar/{nar_hash}.nar"), "of the unbaked {name}");
-        assert_eq!(field(&narinfo, "Compression").as_deref(), Some("none"), "of the unbaked {name}");
+        assert_eq!(
+            field(&narinfo, "Compression").as_deref(),
+            Some("none"),
+            "of the unbaked {name}"
+        );
         let raw = server.get(&format!("/{url}")).expect(200);
         assert!(raw.body == fixtures().dump(path), "the NAR of {name} differs from Nix's");
         // Read once, it is baked: the narinfo says so, and both forms hold the same NAR.
         let baked = wait_for_bake(&server, path);
         let compressed = server.get(&format!("/{}", field(&baked, "URL").unwrap())).expect(200);
-        assert_eq!(field(&baked, "FileSize").unwrap(), compressed.body.len().to_string(), "of {name}");
-        let unpacked = zstd::stream::decode_all(compressed.body.as_slice()).expect("the baked NAR is zstd");
+        assert_eq!(
+            field(&baked, "FileSize").unwrap(),
+            compressed.body.len().to_string(),
+            "of {name}"
+        );
+        let unpacked =
+            zstd::stream::decode_all(compressed.body.as_slice()).expect("the baked NAR is zstd");
         assert!(unpacked == raw.body, "the baked NAR of {name} differs");
         let again = server.get(&format!("/nar/{nar_hash}.nar")).expect(200);
         assert!(again.body == raw.body, "the NAR of {name} differs once it is baked");
@@ -151,12 +164,17 @@ fn path_info_says_what_the_database_says() {
         for key in ["narHash", "narSize", "references", "deriver", "ca"] {
             assert_eq!(ours[key], theirs[key], "{key} of {name}");
         }
-        assert_eq!(ours["signatures"].as_array().map(Vec::len), Some(1), "{name} carries our signature");
+        assert_eq!(
+            ours["signatures"].as_array().map(Vec::len),
+            Some(1),
+            "{name} carries our signature"
+        );
     }
 }
 
 fn path_info(store: &str, path: &StorePath) -> serde_json::Value {
-    let text = fixtures().store.run("nix", &["path-info", "--json", "--store", store, path.as_str()]);
+    let text =
+        fixtures().store.run("nix", &["path-info", "--json", "--store", store, path.as_str()]);
     let all: serde_json::Value = serde_json::from_str(&text).unwrap();
     all[path.as_str()].clone()
 }
@@ -168,12 +186,16 @@ fn nix_store_ls_and_cat_look_into_a_path() {
         for version in Version::BOTH {
             let client = Client::new(version, &fixtures().store);
             let within = |inner: &str| format!("{}/{inner}", path("refs").as_str());
-            let listing = client.run("nix", &["store", "ls", "--store", &server.url(), "-R", "--json", path("shapes").as_str()]);
+            let listing = client.run(
+                "nix",
+                &["store", "ls", "--store", &server.url(), "-R", "--json", path("shapes").as_str()],
+            );
             let listing: serde_json::Value = serde_json::from_str(&listing).unwrap();
             assert_eq!(listing["entries"]["relative-link"]["target"], "bin/run");
             assert_eq!(listing["entries"]["bin"]["entries"]["run"]["executable"], true);
             assert_eq!(listing["entries"]["empty"]["entries"], serde_json::json!({}));
-            let cat = client.run("nix", &["store", "cat", "--store", &server.url(), &within("bin/hello")]);
+            let cat = client
+                .run("nix", &["store", "cat", "--store", &server.url(), &within("bin/hello")]);
             assert_eq!(cat, "echo hello\n");
         }
     }
@@ -271,7 +293,8 @@ fn a_chroot_store_under_another_root_is_served() {
     let client = Client::new(Version::Current, &store);
     let mut order = client.program("nix");
     plain(&mut order);
-    run(order.args(client.copy_words(&server.url(), &server.key(), &[&added])), 60).expect_success();
+    run(order.args(client.copy_words(&server.url(), &server.key(), &[&added])), 60)
+        .expect_success();
     assert_eq!(fs::read(client.real(&added)).unwrap(), b"hello from a chroot store");
 }
 
@@ -294,8 +317,14 @@ fn a_download_that_is_cut_goes_on_where_it_was_baked_and_unbaked() {
 #[track_caller]
 fn assert_resumed(proxy: &FaultProxy) {
     let requests = proxy.requests();
-    let ranges = requests.iter().filter(|head| head.contains("/nar/") && head.to_lowercase().contains("\r\nrange: bytes="));
-    assert_eq!(ranges.count(), 1, "Nix asks for the rest once, and not for the whole again: {requests:#?}");
+    let ranges = requests
+        .iter()
+        .filter(|head| head.contains("/nar/") && head.to_lowercase().contains("\r\nrange: bytes="));
+    assert_eq!(
+        ranges.count(),
+        1,
+        "Nix asks for the rest once, and not for the whole again: {requests:#?}"
+    );
 }
 
 #[test]

@@ -36,7 +36,18 @@ pub(crate) fn path(name: &str) -> &'static StorePath {
 
 /// Every path that the others together need, by name: what is small enough to be asked for everywhere.
 pub(crate) const ORDINARY: [&str; 12] = [
-    "leaf", "refs", "top", "file", "executable", "link", "fixed", "flat", "shapes", "names", "bytes", "website",
+    "leaf",
+    "refs",
+    "top",
+    "file",
+    "executable",
+    "link",
+    "fixed",
+    "flat",
+    "shapes",
+    "names",
+    "bytes",
+    "website",
 ];
 
 /// The two that take a while.
@@ -75,7 +86,8 @@ pub(crate) const LOG: &str = "the log of refs\n";
 impl Fixtures {
     fn open() -> Self {
         // Another version of this file makes other fixtures.
-        let sources = [include_str!("fixtures.rs"), include_str!("trees.rs"), include_str!("bank.rs")];
+        let sources =
+            [include_str!("fixtures.rs"), include_str!("trees.rs"), include_str!("bank.rs")];
         let version = fingerprint(&sources.concat());
         let root = target().join("e2e").join(version);
         fs::create_dir_all(&root).unwrap();
@@ -85,7 +97,8 @@ impl Fixtures {
         if !manifest.exists() {
             Self::build(&root, &manifest);
         }
-        let paths: BTreeMap<String, String> = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        let paths: BTreeMap<String, String> =
+            serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
         let paths = paths.into_iter().map(|(name, path)| (name, StorePath::new(&path))).collect();
         Self { store: Store::at(&root), root, paths }
     }
@@ -99,7 +112,8 @@ impl Fixtures {
             let words = ["--no-out-link", "-A", name, expression.to_str().unwrap()];
             paths.insert(name.to_owned(), store.run("nix-build", &words));
         }
-        let leaf = store.run("nix-instantiate", &["--eval", "-A", "leaf", expression.to_str().unwrap()]);
+        let leaf =
+            store.run("nix-instantiate", &["--eval", "-A", "leaf", expression.to_str().unwrap()]);
         paths.insert("leaf".to_owned(), leaf.trim().trim_matches('"').to_owned());
 
         let sources = root.join("sources");
@@ -110,7 +124,8 @@ impl Fixtures {
             make(&source);
             source
         };
-        let odd_name = source("A+b-c._?=1", &|root| trees::write(&root.join("file"), b"an odd name\n"));
+        let odd_name =
+            source("A+b-c._?=1", &|root| trees::write(&root.join("file"), b"an odd name\n"));
         for (name, source) in [
             ("shapes", source("shapes", &trees::shapes)),
             ("names", source("names", &trees::names)),
@@ -123,14 +138,18 @@ impl Fixtures {
         ] {
             paths.insert(name.to_owned(), store.add(&source).as_str().to_owned());
         }
-        let fixed = sources.join("website");
+        // A NAR of its own: two paths with the same one are baked together.
+        let fixed = source("fixed", &|root| {
+            trees::write(&root.join("content"), b"addressed by its content\n")
+        });
         for (name, words) in [
             ("fixed", vec!["--add-fixed", "--recursive", "sha256", fixed.to_str().unwrap()]),
             ("flat", vec!["--add-fixed", "sha256", expression.to_str().unwrap()]),
         ] {
             paths.insert(name.to_owned(), store.run("nix-store", &words));
         }
-        let paths: BTreeMap<_, _> = paths.into_iter().map(|(name, path)| (name, path.trim().to_owned())).collect();
+        let paths: BTreeMap<_, _> =
+            paths.into_iter().map(|(name, path)| (name, path.trim().to_owned())).collect();
 
         fs::create_dir_all(root.join("dumps")).unwrap();
         for path in paths.values().map(|path| StorePath::new(path)) {
@@ -182,6 +201,8 @@ impl Fixtures {
 
 /// FNV-1a: enough to tell one version of a source file from the next.
 fn fingerprint(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
     format!("{hash:016x}")
 }

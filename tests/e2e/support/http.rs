@@ -45,12 +45,17 @@ pub(crate) struct Connection {
 impl Connection {
     #[track_caller]
     pub(crate) fn open(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts a connection"))
+        Self::over(
+            TcpStream::connect_timeout(&address, PATIENCE)
+                .expect("the server accepts a connection"),
+        )
     }
 
     #[track_caller]
     pub(crate) fn open_unix(path: &Path) -> Self {
-        Self::over(UnixStream::connect(path).expect("the server accepts a connection on its unix socket"))
+        Self::over(
+            UnixStream::connect(path).expect("the server accepts a connection on its unix socket"),
+        )
     }
 
     fn over(stream: impl Stream + 'static) -> Self {
@@ -74,17 +79,33 @@ impl Connection {
 
     /// A well-formed request and its whole answer.
     #[track_caller]
-    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
-        self.try_request(method, path, headers)
-            .unwrap_or_else(|error| panic!("{method} {path}: the answer is cut or missing: {error}"))
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response {
+        self.try_request(method, path, headers).unwrap_or_else(|error| {
+            panic!("{method} {path}: the answer is cut or missing: {error}")
+        })
     }
 
-    pub(crate) fn try_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    pub(crate) fn try_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Response> {
         self.send_request(method, path, headers)?;
         self.response(method == "HEAD")
     }
 
-    pub(crate) fn send_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<()> {
+    pub(crate) fn send_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: cache.test\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -102,7 +123,8 @@ impl Connection {
         response.body = if response.header("transfer-encoding") == Some("chunked") {
             self.chunks()?
         } else if let Some(length) = response.header("content-length") {
-            let length = length.parse().map_err(|_| io::Error::other("Content-Length is no number"))?;
+            let length =
+                length.parse().map_err(|_| io::Error::other("Content-Length is no number"))?;
             self.exactly(length)?
         } else {
             self.rest()?
@@ -121,7 +143,8 @@ impl Connection {
             }
         };
         let head: Vec<u8> = self.ahead.drain(..end + 4).collect();
-        Response::parse(&String::from_utf8_lossy(&head)).ok_or_else(|| io::Error::other("this is no HTTP head"))
+        Response::parse(&String::from_utf8_lossy(&head))
+            .ok_or_else(|| io::Error::other("this is no HTTP head"))
     }
 
     /// Exactly so many bytes, or an error.
@@ -154,7 +177,10 @@ impl Connection {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) => {
-                    return !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                    return !matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    );
                 }
             }
         }
@@ -207,7 +233,10 @@ impl Response {
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
         let headers = lines
-            .map(|line| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())))
+            .map(|line| {
+                line.split_once(':')
+                    .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+            })
             .collect::<Option<_>>()?;
         Some(Self { status, headers, body: Vec::new() })
     }
@@ -215,7 +244,8 @@ impl Response {
     /// The value of a header that must not be there twice.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values =
+            self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let value = values.next();
         assert!(values.next().is_none(), "the header {name} is there twice: {:?}", self.headers);
         value
@@ -241,7 +271,8 @@ impl Response {
 
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("the body is no JSON: {error}"))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("the body is no JSON: {error}"))
     }
 }
 

@@ -20,7 +20,11 @@ use std::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Wait until `condition` gives a value, and fail with `what` when it has not after `limit`.
-pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {

@@ -176,9 +176,10 @@ impl<'a> Client<'a> {
 
     /// The words of a `nix copy` from `url` into the client, signatures required.
     pub(crate) fn copy_words(&self, url: &str, key: &str, paths: &[&StorePath]) -> Vec<OsString> {
-        let mut words: Vec<OsString> = ["copy", "--from", url, "--option", "trusted-public-keys", key]
-            .map(OsString::from)
-            .to_vec();
+        let mut words: Vec<OsString> =
+            ["copy", "--from", url, "--option", "trusted-public-keys", key]
+                .map(OsString::from)
+                .to_vec();
         words.extend(["--option", "require-sigs", "true", "--to"].map(OsString::from));
         words.push(self.root().into());
         words.extend(paths.iter().map(OsString::from));
@@ -193,7 +194,9 @@ impl<'a> Client<'a> {
     /// `nix-store -r` with the server as the only substituter, signatures required.
     pub(crate) fn realise(&self, url: &str, key: &str, paths: &[&StorePath]) -> Outcome {
         let mut words: Vec<OsString> = vec!["--store".into(), self.root().into(), "-r".into()];
-        for (option, value) in [("substituters", url), ("trusted-public-keys", key), ("require-sigs", "true")] {
+        for (option, value) in
+            [("substituters", url), ("trusted-public-keys", key), ("require-sigs", "true")]
+        {
             words.extend(["--option", option, value].map(OsString::from));
         }
         words.extend(paths.iter().map(OsString::from));
@@ -243,7 +246,10 @@ impl Outcome {
 pub(crate) fn run(order: &mut Command, seconds: u32) -> Outcome {
     let what = format!("{order:?}");
     let mut bounded = command("timeout");
-    bounded.args(["--kill-after=5", &seconds.to_string()]).arg(order.get_program()).args(order.get_args());
+    bounded
+        .args(["--kill-after=5", &seconds.to_string()])
+        .arg(order.get_program())
+        .args(order.get_args());
     // A child sees only what its order set, never the environment of whoever runs the tests.
     bounded.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     bounded.env("HOME", "/nonexistent");
@@ -266,7 +272,9 @@ pub(crate) fn run(order: &mut Command, seconds: u32) -> Outcome {
 pub(crate) struct Scratch(TempDir);
 
 pub(crate) fn tempdir() -> Scratch {
-    Scratch(tempfile::Builder::new().prefix("e2e-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    Scratch(
+        tempfile::Builder::new().prefix("e2e-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
+    )
 }
 
 impl Scratch {
@@ -278,7 +286,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Store directories are read-only, and only root can empty those as they are.
-        let _ = command("chmod").args(["-R", "u+w"]).arg(self.path()).stderr(Stdio::null()).status();
+        let _ =
+            command("chmod").args(["-R", "u+w"]).arg(self.path()).stderr(Stdio::null()).status();
     }
 }
 

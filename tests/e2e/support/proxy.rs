@@ -14,9 +14,13 @@ use super::{PATIENCE, wait_until};
 pub(crate) enum Fault {
     None,
     /// Close the connection on both sides.
-    Cut { after: usize },
+    Cut {
+        after: usize,
+    },
     /// Let nothing through any more until [`FaultProxy::release`].
-    Hold { after: usize },
+    Hold {
+        after: usize,
+    },
 }
 
 struct State {
@@ -66,7 +70,9 @@ impl FaultProxy {
 
     #[track_caller]
     pub(crate) fn wait_for_the_fault(&self) {
-        wait_until("the fault proxy to have cut or held a connection", PATIENCE, || self.has_happened());
+        wait_until("the fault proxy to have cut or held a connection", PATIENCE, || {
+            self.has_happened()
+        });
     }
 
     pub(crate) fn has_happened(&self) -> bool {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 use super::{
     PATIENCE, command,
@@ -88,12 +88,14 @@ impl Setup {
 
     /// Start the server through a shell that runs `script` first, in the same process.
     pub(crate) fn after_shell(mut self, script: &str) -> Self {
-        self.wrapper = ["sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(str::to_owned).to_vec();
+        self.wrapper =
+            ["sh", "-c", &format!("{script}\nexec \"$0\" \"$@\"")].map(str::to_owned).to_vec();
         self
     }
 
     /// The order as it stands, for tests of how a start fails.
     pub(crate) fn order(&self) -> Command {
+        raise_open_files();
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
         words.extend([env!("CARGO_BIN_EXE_snowbank").into(), "serve".into()]);
         words.extend(["--data-dir".into(), self.data.clone().into_os_string()]);
@@ -102,7 +104,10 @@ impl Setup {
         }
         words.extend(self.arguments.iter().cloned());
         let mut order = command(&words[0]);
-        order.args(&words[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        order
+            .args(&words[1..])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         order.envs(self.environment.iter().map(|(key, value)| (key, value)));
         order
     }
@@ -124,7 +129,11 @@ impl Setup {
 
     /// The same for a server that may refuse: then with what and saying what.
     #[track_caller]
-    pub(crate) fn try_start(self, input: Stdio, expected: usize) -> Result<Server, (ExitStatus, String)> {
+    pub(crate) fn try_start(
+        self,
+        input: Stdio,
+        expected: usize,
+    ) -> Result<Server, (ExitStatus, String)> {
         let mut child = self
             .order()
             .stdin(input)
@@ -135,13 +144,8 @@ impl Setup {
         let said = Arc::new(Mutex::new(Said::default()));
         follow(child.stdout.take().unwrap(), Arc::clone(&said), |said| &mut said.output);
         follow(child.stderr.take().unwrap(), Arc::clone(&said), |said| &mut said.errors);
-        let mut server = Server {
-            child,
-            said,
-            addresses: Vec::new(),
-            data: self.data,
-            _own: self.own,
-        };
+        let mut server =
+            Server { child, said, addresses: Vec::new(), data: self.data, _own: self.own };
         let start = Instant::now();
         while server.lines_after("listening on ").len() < expected {
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -157,9 +161,22 @@ impl Setup {
         server.addresses = server
             .lines_after("listening on ")
             .iter()
-            .filter_map(|line| line.trim().strip_prefix("http://")?.trim_end_matches('/').parse().ok())
+            .filter_map(|line| {
+                line.trim().strip_prefix("http://")?.trim_end_matches('/').parse().ok()
+            })
             .collect();
         Ok(server)
+    }
+}
+
+/// As many open files as this process may have at all: the tests of overload need thousands of sockets, and they
+/// run beside others.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Where that is not allowed, the tests that need it say so themselves.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
@@ -169,7 +186,11 @@ struct Said {
     errors: Vec<String>,
 }
 
-fn follow(from: impl Read + Send + 'static, said: Arc<Mutex<Said>>, into: fn(&mut Said) -> &mut Vec<String>) {
+fn follow(
+    from: impl Read + Send + 'static,
+    said: Arc<Mutex<Said>>,
+    into: fn(&mut Said) -> &mut Vec<String>,
+) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             into(&mut said.lock().unwrap()).push(line);
@@ -212,7 +233,11 @@ impl Server {
     /// What follows `words` on each line of standard output that begins so.
     pub(crate) fn lines_after(&self, words: &str) -> Vec<String> {
         let said = self.said.lock().unwrap();
-        said.output.iter().filter_map(|line| line.trim().strip_prefix(words)).map(str::to_owned).collect()
+        said.output
+            .iter()
+            .filter_map(|line| line.trim().strip_prefix(words))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The value that the server says to put into nix.conf.

@@ -31,7 +31,8 @@ impl Numbers {
     }
 
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        let mut bytes: Vec<u8> =
+            (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
         bytes.truncate(count);
         bytes
     }
@@ -52,7 +53,8 @@ pub(crate) fn big(root: &Path, mebibytes: u64) {
     fs::create_dir_all(root).unwrap();
     let mut file = BufWriter::new(File::create(root.join("big")).unwrap());
     let mut numbers = Numbers::from(300);
-    let text: Vec<u8> = b"a line that compresses well\n".iter().copied().cycle().take(1 << 20).collect();
+    let text: Vec<u8> =
+        b"a line that compresses well\n".iter().copied().cycle().take(1 << 20).collect();
     for index in 0..mebibytes {
         if index % 2 == 0 {
             file.write_all(&numbers.bytes(1 << 20)).unwrap();
@@ -101,10 +103,34 @@ pub(crate) fn shapes(root: &Path) {
 
 /// Names that are text, and none of them tame.
 pub(crate) fn names(root: &Path) {
-    let mut names: Vec<String> = (0x20_u8..0x7f).filter(|&byte| byte != b'/').map(|byte| format!("a{}z", char::from(byte))).collect();
-    names.extend(["-leading-dash", "..dots", "...", "~", " ", "trailing.", "con", "%2e%2e", "%00", "a\nb", "a\tb", "\u{1}"].map(String::from));
-    names.extend(["grüße", "日本語", "🙂", "e\u{301}", "\u{202e}txt.exe", "A", "AA", "aa", "Aa"].map(String::from));
-    names.extend(["<script>alert(1)<", "{{7*7}}", "\"quoted\" & 'so'", "?query=1#part"].map(String::from));
+    let mut names: Vec<String> = (0x20_u8..0x7f)
+        .filter(|&byte| byte != b'/')
+        .map(|byte| format!("a{}z", char::from(byte)))
+        .collect();
+    names.extend(
+        [
+            "-leading-dash",
+            "..dots",
+            "...",
+            "~",
+            " ",
+            "trailing.",
+            "con",
+            "%2e%2e",
+            "%00",
+            "a\nb",
+            "a\tb",
+            "\u{1}",
+        ]
+        .map(String::from),
+    );
+    names.extend(
+        ["grüße", "日本語", "🙂", "e\u{301}", "\u{202e}txt.exe", "A", "AA", "aa", "Aa"]
+            .map(String::from),
+    );
+    names.extend(
+        ["<script>alert(1)<", "{{7*7}}", "\"quoted\" & 'so'", "?query=1#part"].map(String::from),
+    );
     names.push("n".repeat(255));
     for name in names {
         write(&root.join(&name), name.as_bytes());
@@ -124,10 +150,16 @@ pub(crate) fn bytes(root: &Path) {
 /// What a browser might be made to run, and a debug file under its build id.
 pub(crate) fn website(root: &Path) {
     write(&root.join("index.html"), b"<!doctype html><script>document.title='ran'</script>\n");
-    write(&root.join("page.svg"), b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>\n");
+    write(
+        &root.join("page.svg"),
+        b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>\n",
+    );
     write(&root.join("plain.txt"), b"plain\n");
     write(&root.join("dir/<img src=x onerror=alert(1)>"), b"x");
-    write(&root.join(format!("lib/debug/.build-id/{}/{}.debug", &BUILD_ID[..2], &BUILD_ID[2..])), b"not really ELF\n");
+    write(
+        &root.join(format!("lib/debug/.build-id/{}/{}.debug", &BUILD_ID[..2], &BUILD_ID[2..])),
+        b"not really ELF\n",
+    );
 }
 
 /// The build id that [`website`] has a debug file for.
