@@ -4,3 +4,21 @@
 //! only; `tests/architecture.rs` holds them to it.
 
 pub mod nix;
+
+pub mod codec;
+pub mod metrics;
+pub mod sign;
+
+pub mod bank;
+pub mod index;
+pub mod source;
+
+pub mod http;
+
+pub mod config;
+
+pub mod service;
+
+pub mod app;
+
+pub mod cli;

@@ -1,5 +1,12 @@
 //! What Nix means by its words, and nothing else: no files, no clock, no tasks.
 
 pub mod base32;
+pub mod cache_info;
 pub mod hash;
+pub mod nar;
+pub mod nar_url;
+pub mod narinfo;
+pub mod path_info;
+pub mod realisation;
+pub mod signature;
 pub mod store_path;

@@ -1,0 +1,348 @@
+//! The long-lived parts, built once, in the order in which they need each other; the only place
+//! that knows them all.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::bank::{Bank, BankError, publish};
+use crate::config::{self, CacheConfig, Config, FirstRead, SigningKey, StoreLocation};
+use crate::http::front::Front;
+use crate::http::listen::{
+    self, BindError, ConnectionStats, ListenAddress, ListenLimits, Listeners, Stage,
+};
+use crate::http::state::State;
+use crate::http::status;
+use crate::metrics::Metrics;
+use crate::nix::cache_info::CacheInfo;
+use crate::nix::signature::KeyName;
+use crate::nix::store_path::StoreDir;
+use crate::service::{Notifier, Signals};
+use crate::sign::{KeyError, KeyRing, SecretKey};
+use crate::source::cache::Cache;
+use crate::source::local::bake::{BakeSettings, Bakery};
+use crate::source::local::tree::ReadPool;
+use crate::source::local::{LocalStore, StoreLayout};
+use crate::source::{BankSource, Source};
+
+/// The directory of keys and the one that is made at the first start.
+const KEY_DIRECTORY: &str = "keys";
+const KEY_FILE: &str = "signing-key";
+/// Every cache is looked at this often even if nobody asks, so that what changed is scanned before
+/// it is asked for, and the metrics are true.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a request waits for a blocking thread before it is told to come back.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Listings and decoding at once, for each core.
+const LARGE_WORK_PER_CORE: usize = 2;
+
+/// Why the server could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The runtime could not be built.
+    #[error("cannot start threads: {0}")]
+    Runtime(#[source] io::Error),
+    /// A directory could not be made.
+    #[error("cannot make {path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A bank could not be opened.
+    #[error(transparent)]
+    Bank(#[from] BankError),
+    /// A key could not be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// We cannot listen.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The metrics contradict each other: a defect of ours.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Serves until it is told to stop.
+pub fn run(config: Config) -> Result<(), AppError> {
+    // Keys are in memory: no core dump may hold them, and nobody of the same user may look.
+    if let Err(error) =
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        tracing::warn!("core dumps could not be turned off: {error}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(config.limits.blocking_threads)
+        .enable_all()
+        .build()
+        .map_err(AppError::Runtime)?;
+    let served = runtime.block_on(serve(config));
+    // Whatever still reads for a client that is cut must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn serve(config: Config) -> Result<(), AppError> {
+    let signals = Signals::catch().map_err(AppError::Runtime)?;
+    let notifier =
+        Notifier::from_environment(|name| std::env::var_os(name)).map_err(AppError::Runtime)?;
+    let stats = Arc::new(ConnectionStats::default());
+    let state = Arc::new(build(&config, Arc::clone(&stats))?);
+    let limits = ListenLimits::from(&config.limits);
+    let listeners = Listeners::bind(&config.listen, config.socket_mode, limits.stall_timeout)?;
+    announce(&listeners.addresses(), &state);
+    notifier.ready();
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let front = Front::new(Arc::clone(&state));
+    let serving = listen::serve(listeners, &limits, stats, stages, |_peer| front.clone());
+    let reload = async || {
+        let (state, config) = (Arc::clone(&state), config.clone());
+        let reloaded = tokio::task::spawn_blocking(move || reload_keys(&state, &config));
+        if reloaded.await.is_err() {
+            tracing::error!("reading the keys again failed");
+        }
+    };
+    // A cache that cannot be read is no reason to be killed: only a pool that does no work is.
+    let is_alive = async || status::look(&state).await.is_ok();
+    tokio::select! {
+        () = serving => {}
+        () = signals.obey(&stage, &notifier, reload) => {}
+        () = notifier.watch(is_alive) => {}
+        () = keep_looking(&state) => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Looks at every cache now and then.
+async fn keep_looking(state: &Arc<State>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let state = Arc::clone(state);
+        let looked = tokio::task::spawn_blocking(move || {
+            for cache in state.caches.values() {
+                if cache.look().is_ok() {
+                    cache.scan();
+                }
+            }
+        });
+        if looked.await.is_err() {
+            tracing::error!("a look at the caches failed");
+        }
+    }
+}
+
+/// Builds everything, from the bottom up, and takes the first look at every cache.
+fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError> {
+    make_directory(&config.data_dir)?;
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).get();
+    let metrics = Arc::new(Metrics::new()?);
+    let readers = ReadPool::start(ReadPool::default_threads()).map_err(AppError::Runtime)?;
+    let location = config.store.as_ref().filter(|location| is_there(location));
+    let store_dir = location.map_or_else(StoreDir::default, |found| found.store_dir.clone());
+    let store = match location {
+        Some(location) => Some(open_store(config, location, &readers, &metrics)?),
+        None => None,
+    };
+    let mut caches = BTreeMap::new();
+    for cache in &config.caches {
+        let mut sources = Vec::new();
+        for source in &cache.sources {
+            match (source, &store) {
+                (config::Source::Bank, _) => {
+                    sources.push(Arc::new(Source::Bank(open_bank(cache, &store_dir)?)));
+                }
+                (config::Source::Store, Some(store)) => {
+                    sources.push(Arc::new(Source::Store(Arc::clone(store))));
+                }
+                (config::Source::Store, None) => {}
+            }
+        }
+        let info = cache_info(cache, &store_dir);
+        let keys = load_keys(cache, &config.data_dir)?;
+        let memory = config.limits.narinfo_cache_bytes;
+        let built =
+            Cache::new(cache.name.clone(), info, sources, keys, memory, Arc::clone(&metrics));
+        caches.insert(cache.name.clone(), Arc::new(built));
+    }
+    connect_bakery(store.as_ref(), &caches);
+    for cache in caches.values() {
+        if let Err(error) = cache.look() {
+            tracing::error!("{error}; it is answered with 503 until it can be read");
+        }
+        cache.scan();
+    }
+    let Some(default) = caches.get(config::DEFAULT_CACHE).cloned() else {
+        unreachable!("a checked configuration always has the default cache")
+    };
+    Ok(State {
+        caches,
+        default,
+        metrics,
+        readers,
+        connections: stats,
+        landing_page: config.landing_page,
+        log_requests: config.log.requests,
+        small_work: Semaphore::new(config.limits.blocking_threads),
+        large_work: Semaphore::new(cores * LARGE_WORK_PER_CORE),
+        patience: PATIENCE,
+    })
+}
+
+/// Whether a store is to be served: one that was found by itself may be missing.
+fn is_there(location: &StoreLocation) -> bool {
+    let there = location.database_dir().join("db.sqlite").exists();
+    if !there && location.optional {
+        tracing::info!("no Nix store on this host: only banks are served");
+    }
+    there || !location.optional
+}
+
+fn open_store(
+    config: &Config,
+    location: &StoreLocation,
+    readers: &Arc<ReadPool>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<LocalStore>, AppError> {
+    let layout = StoreLayout {
+        store_dir: location.store_dir.clone(),
+        real_dir: location.real_store_dir.clone(),
+        state_dir: location.state_dir.clone(),
+        log_dir: location.log_dir.clone(),
+    };
+    let bakery = if config.bake.enabled {
+        let directory = config.data_dir.join("baked");
+        let settings = BakeSettings {
+            directory: directory.clone(),
+            level: config.bake.level,
+            max_bytes: config.bake.max_size,
+        };
+        let bakery = Bakery::start(settings, Arc::clone(readers), Arc::clone(metrics));
+        Some(bakery.map_err(|source| AppError::Directory { path: directory, source })?)
+    } else {
+        None
+    };
+    let zstd_first = config.bake.first_read == FirstRead::Zstd;
+    let deadline = config.limits.sqlite_deadline;
+    Ok(Arc::new(LocalStore::new(layout, deadline, bakery, zstd_first)))
+}
+
+fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<BankSource, AppError> {
+    let bank = Bank::open(cache.directory.clone(), &cache_info(cache, store_dir))?;
+    let removed = publish::sweep(bank.root())?;
+    if removed > 0 {
+        tracing::info!(cache = cache.name, removed, "removed what was left unfinished");
+    }
+    Ok(BankSource::new(bank, store_dir.clone()))
+}
+
+fn cache_info(cache: &CacheConfig, store_dir: &StoreDir) -> CacheInfo {
+    CacheInfo {
+        store_dir: store_dir.clone(),
+        want_mass_query: cache.want_mass_query,
+        priority: cache.priority,
+    }
+}
+
+/// Has the caches forget what they remember of a path when its baked file comes or goes.
+fn connect_bakery(store: Option<&Arc<LocalStore>>, caches: &BTreeMap<String, Arc<Cache>>) {
+    let Some(bakery) = store.and_then(|store| store.bakery()) else { return };
+    for cache in caches.values() {
+        // Weakly: the bakery belongs to a source of the cache.
+        let cache = Arc::downgrade(cache);
+        bakery.on_change(Box::new(move |path| {
+            if let Some(cache) = cache.upgrade() {
+                cache.forget(path);
+            }
+        }));
+    }
+}
+
+fn load_keys(cache: &CacheConfig, data_dir: &Path) -> Result<KeyRing, AppError> {
+    let load = |key: &SigningKey| match key {
+        SigningKey::File(path) => Ok(SecretKey::load(path)?),
+        SigningKey::Generated => {
+            let directory = data_dir.join(KEY_DIRECTORY);
+            make_directory(&directory)?;
+            Ok(SecretKey::load_or_create(&directory.join(KEY_FILE), generated_name()?)?)
+        }
+    };
+    let keys = cache.signing_keys.iter().map(load).collect::<Result<_, AppError>>()?;
+    Ok(KeyRing::new(keys))
+}
+
+/// The name of the key that is made by itself: the host's, as far as a key's name can hold it.
+fn generated_name() -> Result<KeyName, KeyError> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let legal = |character: &char| character.is_ascii_alphanumeric() || ".-_".contains(*character);
+    let host: String = host.chars().filter(legal).take(64).collect();
+    Ok(KeyName::parse(&format!("{}-snowbank-1", if host.is_empty() { "host" } else { &host }))?)
+}
+
+fn reload_keys(state: &State, config: &Config) {
+    for cache in &config.caches {
+        let Some(running) = state.caches.get(&cache.name) else { continue };
+        match load_keys(cache, &config.data_dir) {
+            Ok(keys) => {
+                tracing::info!(cache = cache.name, keys = keys.len(), "keys read again");
+                running.set_keys(keys);
+            }
+            Err(error) => {
+                tracing::error!(cache = cache.name, "the keys in use stay: {error}");
+            }
+        }
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), AppError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    if path.ends_with(KEY_DIRECTORY) {
+        builder.mode(0o700);
+    }
+    builder.create(path).map_err(|source| AppError::Directory { path: path.into(), source })
+}
+
+/// How clients reach an address; where it is every address, by the host's name.
+fn url_for_clients(at: SocketAddr) -> String {
+    if at.ip().is_unspecified() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        return format!("http://{host}:{}", at.port());
+    }
+    format!("http://{at}")
+}
+
+/// Says where it listens and what a client needs, on standard output.
+fn announce(addresses: &[ListenAddress], state: &State) {
+    let mut text = String::new();
+    let mut substituter = None;
+    for address in addresses {
+        match address {
+            ListenAddress::Tcp(at) => {
+                text += &format!("listening on http://{at}\n");
+                substituter.get_or_insert_with(|| url_for_clients(*at));
+            }
+            other => text += &format!("listening on {other}\n"),
+        }
+    }
+    if let Some(url) = substituter {
+        text += &format!("\nPut this into nix.conf to use it:\n\nsubstituters = {url}\n");
+        let keys = state.default.keys().public();
+        let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        text += &format!("trusted-public-keys = {}\n", keys.join(" "));
+    }
+    // Nobody may be reading, which is no reason not to serve.
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}

@@ -1,0 +1,311 @@
+//! A bank: a cache on disk, in the layout that `nix copy --to file://` writes.
+//!
+//! ```text
+//! nix-cache-info            also the mark that the dataset is mounted
+//! <hash>.narinfo            one a path
+//! nar/<hash>.nar[.zst|…]    named by NarHash (ours) or FileHash (written by Nix itself)
+//! <hash>.ls                 listing
+//! log/<drv>                 build log
+//! realisations/<id>.doi     before Nix 2.35       build-trace-v2/<drv>/<output>.doi   since
+//! debuginfo/<build id>[.debug]
+//! ```
+//!
+//! Every name that is opened is composed here from parsed values, so that no request can name a
+//! file outside. A last component that is a symbolic link, or not a regular file, is not followed
+//! but reported as damaged. Reading never holds a directory open: a dataset must stay unmountable.
+
+pub mod publish;
+pub mod stamp;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::nix::cache_info::{self, CacheInfo};
+use crate::nix::nar_url::NarFileName;
+use crate::nix::realisation::{BuildTraceKey, DrvOutput};
+use crate::nix::store_path::{StorePath, StorePathHash};
+
+pub use stamp::Stamp;
+
+/// The largest of the small objects (narinfo, listing, realisation) that is read into memory.
+pub const MAX_SMALL_OBJECT: u64 = 64 * 1024 * 1024;
+
+/// A bank at its directory.
+#[derive(Debug)]
+pub struct Bank {
+    root: PathBuf,
+}
+
+/// Why a bank could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BankError {
+    /// The directory or its `nix-cache-info` is not there: not mounted, or removed.
+    #[error("the bank at {0} is away (no nix-cache-info): is its dataset mounted?")]
+    Away(PathBuf),
+    /// The bank holds another store directory's paths.
+    #[error("the bank at {root} is for the store directory {theirs:?}, not {ours:?}")]
+    OtherStoreDir {
+        /// The bank.
+        root: PathBuf,
+        /// What its nix-cache-info says.
+        theirs: String,
+        /// What this server is for.
+        ours: String,
+    },
+    /// There is something at the name, but not a regular file of a size that can be.
+    #[error("{path} is {what}; set it aside or push the path again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The objects of a bank besides narinfo and NAR.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// `<hash>.ls`
+    Listing(StorePathHash),
+    /// `log/<drv>`
+    Log(StorePath),
+    /// `realisations/<id>.doi`
+    Realisation(DrvOutput),
+    /// `build-trace-v2/<drv>/<output>.doi`
+    BuildTrace(BuildTraceKey),
+    /// `debuginfo/<build id>.debug`
+    DebugInfo(BuildId),
+}
+
+/// A GNU build ID in hexadecimal, at least two bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BuildId(String);
+
+impl BuildId {
+    /// Reads 4 to 128 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        ((4..=128).contains(&text.len()) && text.bytes().all(digit)).then(|| Self(text.into()))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Bank {
+    /// Opens the bank at `root`, and makes it if there is none.
+    pub fn open(root: PathBuf, info: &CacheInfo) -> Result<Self, BankError> {
+        let marker = root.join(cache_info::NAME);
+        let bank = Self { root };
+        match std::fs::read_to_string(&marker) {
+            Ok(text) => match cache_info::store_dir_of(&text) {
+                Some(theirs) if theirs != info.store_dir.as_str() => {
+                    Err(BankError::OtherStoreDir {
+                        root: bank.root,
+                        theirs: theirs.into(),
+                        ours: info.store_dir.to_string(),
+                    })
+                }
+                _ => publish::make_directories(&bank.root).map(|()| bank),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                publish::create(&bank.root, info).map(|()| bank)
+            }
+            Err(source) => Err(BankError::Io { path: marker, source }),
+        }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether the bank is there, and a value that changes whenever a name in it does.
+    pub fn stamp(&self) -> Result<Stamp, BankError> {
+        Stamp::of(&self.root)
+    }
+
+    /// Calls `each` with every path that has a narinfo, by reading names alone.
+    pub fn scan(&self, mut each: impl FnMut(StorePathHash)) -> Result<(), BankError> {
+        let io_error = |source| BankError::Io { path: self.root.clone(), source };
+        for entry in std::fs::read_dir(&self.root).map_err(io_error)? {
+            let name = entry.map_err(io_error)?.file_name();
+            if let Some(hash) = narinfo_name(&name) {
+                each(hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of a path's narinfo; `None` where there is none.
+    pub fn read_narinfo(&self, hash: StorePathHash) -> Result<Option<Vec<u8>>, BankError> {
+        self.read_small(&self.root.join(format!("{hash}.narinfo")))
+    }
+
+    /// A NAR's file, with its size in bytes; `None` where there is none.
+    pub fn open_nar(&self, name: NarFileName) -> Result<Option<(File, u64)>, BankError> {
+        self.open_regular(&self.root.join("nar").join(name.file_name()))
+    }
+
+    /// Another object's file, with its size in bytes; `None` where there is none.
+    pub fn open_object(&self, object: &Object) -> Result<Option<(File, u64)>, BankError> {
+        for relative in object.names() {
+            if let Some(found) = self.open_regular(&self.root.join(relative))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Another object, whole; `None` where there is none.
+    pub fn read_object(&self, object: &Object) -> Result<Option<Vec<u8>>, BankError> {
+        for relative in object.names() {
+            if let Some(bytes) = self.read_small(&self.root.join(relative))? {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, BankError> {
+        let Some((file, size)) = self.open_regular(path)? else { return Ok(None) };
+        if size > MAX_SMALL_OBJECT {
+            return Err(BankError::Damaged { path: path.into(), what: "larger than it can be" });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(MAX_SMALL_OBJECT)
+            .read_to_end(&mut bytes)
+            .map_err(|source| BankError::Io { path: path.into(), source })?;
+        Ok(Some(bytes))
+    }
+
+    fn open_regular(&self, path: &Path) -> Result<Option<(File, u64)>, BankError> {
+        open_regular(path)
+    }
+}
+
+/// Opens a regular file for reading without following a link at its name; `None` where there is
+/// none.
+pub fn open_regular(path: &Path) -> Result<Option<(File, u64)>, BankError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(rustix::io::Errno::LOOP) => {
+            return Err(BankError::Damaged { path: path.into(), what: "a symbolic link" });
+        }
+        Err(errno) => return Err(BankError::Io { path: path.into(), source: errno.into() }),
+    };
+    let metadata = file.metadata().map_err(|source| BankError::Io { path: path.into(), source })?;
+    if !metadata.is_file() {
+        return Err(BankError::Damaged { path: path.into(), what: "not a regular file" });
+    }
+    Ok(Some((file, metadata.len())))
+}
+
+/// The path that a narinfo of this file name is of.
+fn narinfo_name(name: &OsStr) -> Option<StorePathHash> {
+    let name = name.as_bytes().strip_suffix(b".narinfo")?;
+    StorePathHash::parse(std::str::from_utf8(name).ok()?)
+}
+
+impl Object {
+    /// The names, relative to the bank, that the object may have, best first.
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Listing(hash) => vec![format!("{hash}.ls")],
+            Self::Log(derivation) => vec![format!("log/{derivation}")],
+            Self::Realisation(id) => vec![format!("realisations/{id}.doi")],
+            Self::BuildTrace(key) => {
+                let BuildTraceKey { derivation, output } = key;
+                vec![format!("build-trace-v2/{derivation}/{}.doi", output.as_str())]
+            }
+            // Nix before 2.36 writes the name without its ending.
+            Self::DebugInfo(BuildId(id)) => {
+                vec![format!("debuginfo/{id}.debug"), format!("debuginfo/{id}")]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::store_path::StoreDir;
+
+    fn info() -> CacheInfo {
+        CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 }
+    }
+
+    fn hash() -> StorePathHash {
+        StorePathHash::parse("7rjj86a50146dq4pd5h2fyvnnwxk9m0a").unwrap()
+    }
+
+    #[test]
+    fn a_new_bank_is_a_binary_cache_and_opens_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("default");
+        Bank::open(root.clone(), &info()).unwrap();
+        let bank = Bank::open(root.clone(), &info()).unwrap();
+        assert!(
+            std::fs::read_to_string(root.join("nix-cache-info")).unwrap().contains("/nix/store")
+        );
+        assert!(bank.stamp().is_ok());
+        assert_eq!(bank.read_narinfo(hash()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_bank_of_another_store_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("nix-cache-info"), "StoreDir: /gnu/store\n").unwrap();
+        let error = Bank::open(directory.path().into(), &info()).unwrap_err();
+        assert!(matches!(error, BankError::OtherStoreDir { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_bank_whose_mark_is_gone_is_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = Bank::open(directory.path().join("x"), &info()).unwrap();
+        std::fs::remove_file(bank.root().join("nix-cache-info")).unwrap();
+        assert!(matches!(bank.stamp(), Err(BankError::Away(_))));
+    }
+
+    #[test]
+    fn a_link_or_a_directory_in_the_place_of_a_file_is_damaged_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = Bank::open(directory.path().join("x"), &info()).unwrap();
+        let name = bank.root().join(format!("{}.narinfo", hash()));
+        std::os::unix::fs::symlink("/etc/passwd", &name).unwrap();
+        assert!(matches!(bank.read_narinfo(hash()), Err(BankError::Damaged { .. })));
+        std::fs::remove_file(&name).unwrap();
+        std::fs::create_dir(&name).unwrap();
+        assert!(matches!(bank.read_narinfo(hash()), Err(BankError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_scan_finds_narinfos_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = Bank::open(directory.path().join("x"), &info()).unwrap();
+        for name in [&*format!("{}.narinfo", hash()), "x.narinfo", "y", &format!("{}.ls", hash())] {
+            std::fs::write(bank.root().join(name), "").unwrap();
+        }
+        let mut found = Vec::new();
+        bank.scan(|hash| found.push(hash)).unwrap();
+        assert_eq!(found, [hash()]);
+    }
+}

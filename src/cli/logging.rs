@@ -1,0 +1,27 @@
+//! Where log lines go: standard error, set up once, before anything else runs.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
+
+use crate::config::{Log, LogFormat};
+
+/// Starts logging as `log` says. `RUST_LOG` adds to it, for whoever hunts a bug.
+///
+/// Under systemd the journal has its own time stamps, so text lines there leave theirs out.
+pub(super) fn start(log: &Log) {
+    let filter =
+        EnvFilter::builder().with_default_directive(Directive::from(log.level)).from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    // An error means that logging runs already, as in a test; then there is nothing to do.
+    let _already_running = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text if in_journal => lines.without_time().try_init(),
+        LogFormat::Text => lines.try_init(),
+    };
+}

@@ -1,0 +1,301 @@
+//! From the file's shape to typed settings.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+use tracing::level_filters::LevelFilter;
+
+use super::checked::{
+    Bake, CacheConfig, Config, DEFAULT_CACHE, FirstRead, Limits, Log, LogFormat, RESERVED_NAMES,
+    SigningKey, Source,
+};
+use super::error::{ConfigError, Origin};
+use super::raw::{Raw, RawBake, RawCache, RawLimits, RawLog};
+use super::setting::Setting;
+use super::{Environment, Overrides, store};
+use crate::http::listen::ListenAddress;
+
+/// Makes the configuration out of `raw`, which was written at `origin`, and what overrides it.
+/// Relative paths of the file are taken from the directory the file is in.
+pub(super) fn check(
+    raw: &Raw,
+    origin: &Origin,
+    base: &Path,
+    overrides: &Overrides,
+    environment: &Environment<'_>,
+) -> Result<Config, ConfigError> {
+    let section = Section { origin, prefix: "" };
+    let home = environment.home();
+    let data_dir = match overrides.data_dir(environment) {
+        Some(setting) => setting.path(&overrides.working_dir, home.as_deref())?,
+        None => match section.get("data_dir", &raw.data_dir) {
+            Some(setting) => setting.path(base, home.as_deref())?,
+            None => default_data_dir(environment)?,
+        },
+    };
+    let store = match overrides.store(environment) {
+        Some(setting) => store::check(&setting, &overrides.working_dir, environment)?,
+        None => match section.get("store", &raw.store) {
+            Some(setting) => store::check(&setting, base, environment)?,
+            None => Some(store::automatic(origin, environment)?),
+        },
+    };
+    let listen = match overrides.listen(environment) {
+        Some(setting) => addresses(&setting)?,
+        None => match section.get("listen", &raw.listen) {
+            Some(setting) => addresses(&setting)?,
+            None => vec![ListenAddress::Tcp(([127, 0, 0, 1], 5000).into())],
+        },
+    };
+    let mut config = Config {
+        file: None,
+        listen,
+        socket_mode: 0o660,
+        caches: Vec::new(),
+        bake: bake(&raw.bake, origin)?,
+        limits: limits(&raw.limits, origin)?,
+        log: log(&raw.log, origin)?,
+        landing_page: true,
+        data_dir,
+        store,
+    };
+    section.set("socket_mode", &raw.socket_mode, &mut config.socket_mode, socket_mode)?;
+    section.set("landing_page", &raw.landing_page, &mut config.landing_page, Setting::boolean)?;
+    config.caches = caches(raw, &Places { origin, base, home: home.as_deref() }, &config)?;
+    Ok(config)
+}
+
+/// A table of the file.
+#[derive(Clone, Copy)]
+struct Section<'a> {
+    origin: &'a Origin,
+    /// Empty, or the name with a dot at its end.
+    prefix: &'a str,
+}
+
+impl Section<'_> {
+    fn get(&self, name: &str, value: &Option<Value>) -> Option<Setting> {
+        let key = || format!("{}{name}", self.prefix);
+        value.as_ref().map(|value| Setting::new(self.origin, key(), value.clone()))
+    }
+
+    /// Replaces `target`, which holds the default, if the file says something else.
+    fn set<T>(
+        &self,
+        name: &str,
+        value: &Option<Value>,
+        target: &mut T,
+        read: impl FnOnce(&Setting) -> Result<T, ConfigError>,
+    ) -> Result<(), ConfigError> {
+        if let Some(setting) = self.get(name, value) {
+            *target = read(&setting)?;
+        }
+        Ok(())
+    }
+}
+
+/// Root has `/var/lib/snowbank`, everybody else a directory below their home.
+fn default_data_dir(environment: &Environment<'_>) -> Result<PathBuf, ConfigError> {
+    if environment.is_root {
+        return Ok("/var/lib/snowbank".into());
+    }
+    // A relative XDG_DATA_HOME is to be ignored, says the specification.
+    let data_home = environment.path("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let data_home = data_home.or_else(|| environment.home().map(|home| home.join(".local/share")));
+    data_home.map(|directory| directory.join("snowbank")).ok_or(ConfigError::NoHome)
+}
+
+fn addresses(setting: &Setting) -> Result<Vec<ListenAddress>, ConfigError> {
+    let mut addresses = Vec::new();
+    for item in setting.list()? {
+        let address: ListenAddress =
+            item.text()?.trim().parse().map_err(|error| item.refuse(format!("{error}")))?;
+        if addresses.contains(&address) {
+            return Err(item.refuse("the same address stands here twice"));
+        }
+        addresses.push(address);
+    }
+    if addresses.is_empty() {
+        return Err(setting.refuse("at least one address is expected"));
+    }
+    Ok(addresses)
+}
+
+fn socket_mode(setting: &Setting) -> Result<u32, ConfigError> {
+    let text = setting.value().as_str().unwrap_or_default();
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(mode),
+        _ => Err(setting.refuse("a file mode in octal is expected, such as \"0660\"")),
+    }
+}
+
+fn bake(raw: &RawBake, origin: &Origin) -> Result<Bake, ConfigError> {
+    let section = Section { origin, prefix: "bake." };
+    let first_reads = [("plain", FirstRead::Plain), ("zstd", FirstRead::Zstd)];
+    let mut bake = Bake::default();
+    section.set("enabled", &raw.enabled, &mut bake.enabled, Setting::boolean)?;
+    section.set("level", &raw.level, &mut bake.level, |setting| setting.integer(1..=19))?;
+    section.set("max_size", &raw.max_size, &mut bake.max_size, |setting| {
+        setting.size(0..=i64::MAX.unsigned_abs())
+    })?;
+    section.set("first_read", &raw.first_read, &mut bake.first_read, |setting| {
+        setting.one_of(&first_reads)
+    })?;
+    Ok(bake)
+}
+
+fn limits(raw: &RawLimits, origin: &Origin) -> Result<Limits, ConfigError> {
+    let section = Section { origin, prefix: "limits." };
+    let count = |setting: &Setting| setting.integer(1..=1_000_000_usize);
+    let threads = |setting: &Setting| setting.integer(1..=4096_usize);
+    let second = Duration::from_secs(1);
+    let timeout = |setting: &Setting| setting.duration(second / 10..=3600 * second);
+    let deadline = |setting: &Setting| setting.duration(second / 1000..=60 * second);
+    let memory = |setting: &Setting| setting.size(0..=1 << 40);
+    let nar = |setting: &Setting| setting.size(1 << 20..=16 << 40);
+    let mut limits = Limits::default();
+    let to = &mut limits;
+    section.set("connections", &raw.connections, &mut to.connections, count)?;
+    section.set(
+        "connections_per_ip",
+        &raw.connections_per_ip,
+        &mut to.connections_per_ip,
+        count,
+    )?;
+    section.set("head_timeout", &raw.head_timeout, &mut to.head_timeout, timeout)?;
+    section.set("idle_timeout", &raw.idle_timeout, &mut to.idle_timeout, timeout)?;
+    section.set("body_timeout", &raw.body_timeout, &mut to.body_timeout, timeout)?;
+    section.set("stall_timeout", &raw.stall_timeout, &mut to.stall_timeout, timeout)?;
+    section.set("drain_timeout", &raw.drain_timeout, &mut to.drain_timeout, timeout)?;
+    section.set("blocking_threads", &raw.blocking_threads, &mut to.blocking_threads, threads)?;
+    let bytes = &mut to.narinfo_cache_bytes;
+    section.set("narinfo_cache_bytes", &raw.narinfo_cache_bytes, bytes, memory)?;
+    section.set("sqlite_deadline", &raw.sqlite_deadline, &mut to.sqlite_deadline, deadline)?;
+    section.set("max_nar_size", &raw.max_nar_size, &mut to.max_nar_size, nar)?;
+    Ok(limits)
+}
+
+fn log(raw: &RawLog, origin: &Origin) -> Result<Log, ConfigError> {
+    let section = Section { origin, prefix: "log." };
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let levels = [
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    let mut log = Log::default();
+    section.set("format", &raw.format, &mut log.format, |setting| setting.one_of(&formats))?;
+    section.set("level", &raw.level, &mut log.level, |setting| setting.one_of(&levels))?;
+    section.set("requests", &raw.requests, &mut log.requests, Setting::boolean)?;
+    Ok(log)
+}
+
+/// What the paths of the caches are taken from.
+struct Places<'a> {
+    origin: &'a Origin,
+    base: &'a Path,
+    home: Option<&'a Path>,
+}
+
+fn caches(
+    raw: &Raw,
+    places: &Places<'_>,
+    config: &Config,
+) -> Result<Vec<CacheConfig>, ConfigError> {
+    let unset = RawCache::default();
+    let default = raw.cache.get(DEFAULT_CACHE).unwrap_or(&unset);
+    let mut caches = vec![cache(DEFAULT_CACHE, default, places, config)?];
+    for (name, settings) in raw.cache.iter().filter(|(name, _)| *name != DEFAULT_CACHE) {
+        caches.push(cache(name, settings, places, config)?);
+    }
+    let mut directories = BTreeSet::new();
+    for cache in &caches {
+        if !directories.insert(&cache.directory) {
+            let directory = Value::String(cache.directory.display().to_string());
+            let setting =
+                Setting::new(places.origin, format!("cache.{}.directory", cache.name), directory);
+            return Err(setting.refuse("another cache has this directory; each needs its own"));
+        }
+    }
+    Ok(caches)
+}
+
+fn cache(
+    name: &str,
+    raw: &RawCache,
+    places: &Places<'_>,
+    config: &Config,
+) -> Result<CacheConfig, ConfigError> {
+    check_name(name, places.origin)?;
+    let prefix = format!("cache.{name}.");
+    let section = Section { origin: places.origin, prefix: &prefix };
+    let with_store = name == DEFAULT_CACHE && config.store.is_some();
+    let mut cache = CacheConfig {
+        name: name.to_owned(),
+        directory: config.data_dir.join(name),
+        priority: 30,
+        want_mass_query: true,
+        sources: if with_store { vec![Source::Bank, Source::Store] } else { vec![Source::Bank] },
+        signing_keys: vec![SigningKey::Generated],
+    };
+    section.set("priority", &raw.priority, &mut cache.priority, |setting| {
+        setting.integer(0..=10_000_u32)
+    })?;
+    let mass_query = &mut cache.want_mass_query;
+    section.set("want_mass_query", &raw.want_mass_query, mass_query, Setting::boolean)?;
+    section.set("sources", &raw.sources, &mut cache.sources, |setting| {
+        sources(setting, config.store.is_some())
+    })?;
+    section.set("signing_keys", &raw.signing_keys, &mut cache.signing_keys, |setting| {
+        setting.list()?.map(|key| signing_key(&key, places)).collect()
+    })?;
+    section.set("directory", &raw.directory, &mut cache.directory, |setting| {
+        setting.path(&config.data_dir, places.home)
+    })?;
+    Ok(cache)
+}
+
+/// A name is a part of a URL, a directory and a dataset: what all three take without quoting.
+fn check_name(name: &str, origin: &Origin) -> Result<(), ConfigError> {
+    let refuse = |expected: &str| {
+        let setting = Setting::new(origin, "cache", Value::String(name.to_owned()));
+        Err(setting.refuse(expected))
+    };
+    if RESERVED_NAMES.contains(&name) {
+        return refuse("this name is taken by the server's own directories; choose another");
+    }
+    let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !letters || name.is_empty() || name.len() > 63 || name.starts_with('-') {
+        return refuse("the name of a cache is 1 to 63 of a-z 0-9 -, not beginning with -");
+    }
+    Ok(())
+}
+
+fn sources(setting: &Setting, has_store: bool) -> Result<Vec<Source>, ConfigError> {
+    let mut sources = Vec::new();
+    for item in setting.list()? {
+        let source = item.one_of(&[("bank", Source::Bank), ("store", Source::Store)])?;
+        if source == Source::Store && !has_store {
+            return Err(item.refuse("there is no local store while store = \"none\""));
+        }
+        if sources.contains(&source) {
+            return Err(item.refuse("the same source stands here twice"));
+        }
+        sources.push(source);
+    }
+    if sources.is_empty() {
+        return Err(setting.refuse("at least one of \"bank\", \"store\" is expected"));
+    }
+    Ok(sources)
+}
+
+fn signing_key(setting: &Setting, places: &Places<'_>) -> Result<SigningKey, ConfigError> {
+    match setting.text()? {
+        "generated" => Ok(SigningKey::Generated),
+        _ => setting.path(places.base, places.home).map(SigningKey::File),
+    }
+}

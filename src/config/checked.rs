@@ -1,0 +1,214 @@
+//! The configuration as the server uses it: typed, complete, and consistent in itself.
+//!
+//! Nothing here has looked at the disk. Whether a directory exists or a key can be read is found out
+//! by the part that needs it, when it needs it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::http::listen::{ListenAddress, ListenLimits};
+use crate::nix::store_path::StoreDir;
+
+/// The name of the cache that answers at `/`.
+pub const DEFAULT_CACHE: &str = "default";
+
+/// The names of what lies beside the caches in the data directory; no cache may have one.
+pub const RESERVED_NAMES: [&str; 3] = ["state", "baked", "keys"];
+
+/// Everything that can be set, with defaults for what was not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file that was read, to name it in the log.
+    pub file: Option<PathBuf>,
+    /// Where banks, keys and derived state lie; absolute.
+    pub data_dir: PathBuf,
+    /// Where to listen; at least one.
+    pub listen: Vec<ListenAddress>,
+    /// The mode of unix sockets that we make ourselves.
+    pub socket_mode: u32,
+    /// The host's own store, unless it was turned off.
+    pub store: Option<StoreLocation>,
+    /// The caches, the default one first and the others by name.
+    pub caches: Vec<CacheConfig>,
+    /// How NARs of the local store are compressed and kept.
+    pub bake: Bake,
+    /// What one client, or all of them, may use up.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Whether `/` shows a page for people.
+    pub landing_page: bool,
+}
+
+/// Where a Nix store and its database lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreLocation {
+    /// The directory as clients know it: what a path is called in a narinfo.
+    pub store_dir: StoreDir,
+    /// The directory where its files are; another than `store_dir` in a chroot store.
+    pub real_store_dir: PathBuf,
+    /// Nix's state, with the database in `db/`.
+    pub state_dir: PathBuf,
+    /// Nix's build logs, with `drvs/` in it.
+    pub log_dir: PathBuf,
+    /// Whether it may be missing: `auto` takes what is there, a named store must exist.
+    pub optional: bool,
+}
+
+impl StoreLocation {
+    /// The directory of `db.sqlite`.
+    pub fn database_dir(&self) -> PathBuf {
+        self.state_dir.join("db")
+    }
+}
+
+/// One named cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// `[a-z0-9][a-z0-9-]{0,62}`; the path is `/c/<name>/`, and `/` for [`DEFAULT_CACHE`].
+    pub name: String,
+    /// Its bank; absolute.
+    pub directory: PathBuf,
+    /// What clients are told: lower is asked first.
+    pub priority: u32,
+    /// Whether clients may ask for many paths at once.
+    pub want_mass_query: bool,
+    /// Where its paths come from, in the order they are asked.
+    pub sources: Vec<Source>,
+    /// The keys that sign what it answers; none leaves the signatures a path came with.
+    pub signing_keys: Vec<SigningKey>,
+}
+
+/// Where a cache's paths come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Its own directory.
+    Bank,
+    /// The host's own store.
+    Store,
+}
+
+/// A key to sign with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SigningKey {
+    /// The one that the server made itself, in `<data_dir>/keys`.
+    Generated,
+    /// A secret key file as `nix key generate-secret` writes it; absolute.
+    File(PathBuf),
+}
+
+/// How NARs of the local store are compressed and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bake {
+    /// Whether anything is baked at all; otherwise the local store is served uncompressed.
+    pub enabled: bool,
+    /// The zstd level.
+    pub level: i32,
+    /// How many bytes the baked NARs of the local store may take together.
+    pub max_size: u64,
+    /// What the first reader of a path gets, before it is baked.
+    pub first_read: FirstRead,
+}
+
+/// What the first reader of an unbaked path gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRead {
+    /// The plain NAR, with its length: fast on a LAN.
+    Plain,
+    /// zstd while it is being compressed, without a length: small on a WAN.
+    Zstd,
+}
+
+/// What one client, or all of them, may use up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Connections at once from one address; more are closed.
+    pub connections_per_ip: usize,
+    /// From the first byte of a request's head to its last.
+    pub head_timeout: Duration,
+    /// How long a connection may lie idle between two requests.
+    pub idle_timeout: Duration,
+    /// How long an upload may pause.
+    pub body_timeout: Duration,
+    /// How long a download may stand still.
+    pub stall_timeout: Duration,
+    /// How long requests in flight have to finish on shutdown.
+    pub drain_timeout: Duration,
+    /// Threads for reading files and compressing.
+    pub blocking_threads: usize,
+    /// Memory for rendered narinfos, in bytes.
+    pub narinfo_cache_bytes: u64,
+    /// How long to wait for a locked Nix database.
+    pub sqlite_deadline: Duration,
+    /// The largest NAR that is taken or served, in bytes, uncompressed.
+    pub max_nar_size: u64,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: LevelFilter,
+    /// Whether every request is a line.
+    pub requests: bool,
+}
+
+/// Lines for people or for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Bake {
+    fn default() -> Self {
+        Self { enabled: true, level: 3, max_size: 20 << 30, first_read: FirstRead::Plain }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let listen = ListenLimits::default();
+        Self {
+            connections: listen.connections,
+            connections_per_ip: listen.connections_per_ip,
+            head_timeout: listen.head_timeout,
+            idle_timeout: listen.idle_timeout,
+            body_timeout: Duration::from_secs(30),
+            stall_timeout: listen.stall_timeout,
+            drain_timeout: listen.drain_timeout,
+            blocking_threads: 128,
+            narinfo_cache_bytes: 64 << 20,
+            sqlite_deadline: Duration::from_secs(1),
+            max_nar_size: 32 << 30,
+        }
+    }
+}
+
+/// The part that concerns connections.
+impl From<&Limits> for ListenLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            connections_per_ip: limits.connections_per_ip,
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            stall_timeout: limits.stall_timeout,
+            drain_timeout: limits.drain_timeout,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LevelFilter::INFO, requests: false }
+    }
+}

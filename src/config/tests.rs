@@ -1,0 +1,265 @@
+//! What a file, the environment and flags amount to together.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::http::listen::ListenAddress;
+
+/// Loads `text` as `/etc/snowbank.toml` for a user with a home directory.
+fn load_text(text: &str) -> Result<Config, String> {
+    load_with(text, &Overrides::default(), &[])
+}
+
+fn load_with(
+    text: &str,
+    overrides: &Overrides,
+    variables: &[(&str, &str)],
+) -> Result<Config, String> {
+    let mut variables: BTreeMap<_, _> = variables.iter().copied().collect();
+    variables.entry("HOME").or_insert("/home/user");
+    let lookup = |name: &str| variables.get(name).map(OsString::from);
+    let environment = Environment { lookup: &lookup, is_root: false };
+    let overrides = Overrides { working_dir: "/work".into(), ..overrides.clone() };
+    parse(text, Path::new("/etc/snowbank.toml"), &overrides, &environment)
+        .map_err(|error| error.to_string())
+}
+
+/// The example with every commented setting made a real one.
+fn uncommented_example() -> String {
+    let setting = |line: &str| {
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    let line = |line: &'static str| if setting(line) { &line[1..] } else { line };
+    EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn default_config() -> Config {
+    load_text("").unwrap()
+}
+
+#[test]
+fn without_a_file_there_is_a_default_cache_with_bank_and_store() {
+    let lookup = |_: &str| None;
+    let config =
+        load(&Overrides::default(), &Environment { lookup: &lookup, is_root: true }).unwrap();
+    assert_eq!(config.data_dir, Path::new("/var/lib/snowbank"));
+    assert_eq!(config.caches.len(), 1);
+    assert_eq!(config.caches[0].directory, Path::new("/var/lib/snowbank/default"));
+    assert_eq!(config.caches[0].sources, [Source::Bank, Source::Store]);
+    assert_eq!(config.caches[0].signing_keys, [SigningKey::Generated]);
+    let store = config.store.unwrap();
+    assert_eq!(store.real_store_dir, Path::new("/nix/store"));
+    assert_eq!(store.database_dir(), Path::new("/nix/var/nix/db"));
+}
+
+#[test]
+fn the_example_loads_and_changes_nothing() {
+    assert_eq!(load_text(EXAMPLE).unwrap(), default_config());
+}
+
+#[test]
+fn the_defaults_that_the_example_shows_are_those_of_the_code() {
+    assert_eq!(load_text(&uncommented_example()).unwrap(), default_config());
+}
+
+#[test]
+fn every_setting_is_in_the_example() {
+    let shown: Table = uncommented_example().parse().unwrap();
+    for key in keys::known_keys() {
+        let found = match key.strip_prefix("store.") {
+            Some(name) => EXAMPLE.contains(&format!("{name} = \"")),
+            None => at(&shown, &key.replace('*', "default")).is_some(),
+        };
+        assert!(found, "{key} is not in src/config/example.toml");
+    }
+}
+
+#[test]
+fn a_wrong_type_is_reported_under_the_name_of_its_key() {
+    for key in keys::known_keys() {
+        let key = key.replace('*', "team");
+        let error = load_text(&format!("{key} = 1.5\n")).unwrap_err();
+        let expected = format!("/etc/snowbank.toml: {key} = 1.5: ");
+        assert!(error.starts_with(&expected) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn every_setting_is_used() {
+    for (key, value) in [
+        ("data_dir", "'/x'"),
+        ("listen", "['[::1]:1', 'unix:/run/s', 'systemd']"),
+        ("socket_mode", "'0600'"),
+        ("store", "'none'"),
+        ("landing_page", "false"),
+        ("cache.default.priority", "41"),
+        ("cache.default.want_mass_query", "false"),
+        ("cache.default.sources", "['store']"),
+        ("cache.default.signing_keys", "['k', '~/l']"),
+        ("cache.default.directory", "'d'"),
+        ("bake.enabled", "false"),
+        ("bake.level", "19"),
+        ("bake.max_size", "'50G'"),
+        ("bake.first_read", "'zstd'"),
+        ("limits.connections", "1"),
+        ("limits.connections_per_ip", "1"),
+        ("limits.head_timeout", "'100ms'"),
+        ("limits.idle_timeout", "'1m'"),
+        ("limits.body_timeout", "'1s'"),
+        ("limits.stall_timeout", "'1s'"),
+        ("limits.drain_timeout", "'1h'"),
+        ("limits.blocking_threads", "1"),
+        ("limits.narinfo_cache_bytes", "0"),
+        ("limits.sqlite_deadline", "'1ms'"),
+        ("limits.max_nar_size", "'1M'"),
+        ("log.format", "'json'"),
+        ("log.level", "'trace'"),
+        ("log.requests", "true"),
+        ("store.root", "'/chroot'"),
+        ("store.store_dir", "'/gnu/store'"),
+        ("store.state_dir", "'/s'"),
+        ("store.log_dir", "'/l'"),
+    ] {
+        let config = load_text(&format!("{key} = {value}")).unwrap();
+        assert_ne!(config, default_config(), "{key}");
+    }
+}
+
+#[test]
+fn mistakes_are_one_line_that_says_what_is_allowed() {
+    for (text, message) in [
+        ("lisen = []", "lisen is not a setting; did you mean listen?"),
+        (
+            "[limits]\nhead_timout = '1s'",
+            "limits.head_timout is not a setting; did you mean limits.head_timeout?",
+        ),
+        (
+            "[cache.a]\nprio = 1",
+            "cache.a.prio is not a setting; `snowbank serve --print-example-config` shows them all",
+        ),
+        (
+            "frobnicate = 1",
+            "frobnicate is not a setting; `snowbank serve --print-example-config` shows them all",
+        ),
+        ("limits = 3", "limits = 3: a table is expected: [limits] and its settings below it"),
+        ("cache.a = 3", "cache.a = 3: a table is expected: [cache.a] and its settings below it"),
+        ("listen = []", "listen = []: at least one address is expected"),
+        ("bake.level = 20", "bake.level = 20: a whole number from 1 to 19 is expected"),
+        (
+            "bake.first_read = 'xz'",
+            "bake.first_read = \"xz\": one of \"plain\", \"zstd\" is expected",
+        ),
+        ("log.requests = 'yes'", "log.requests = \"yes\": true or false is expected"),
+        ("store = 'non'", "store = \"non\": \"auto\", \"none\", a directory such as"),
+        ("socket_mode = '999'", "socket_mode = \"999\": a file mode in octal is expected"),
+        ("cache.state.priority = 1", "cache = \"state\": this name is taken"),
+        ("[cache.'a/b']", "cache = \"a/b\": the name of a cache is 1 to 63"),
+        (
+            "store = 'none'\ncache.a.sources = ['store']",
+            "cache.a.sources = \"store\": there is no local store",
+        ),
+        ("cache.a.directory = 'default'", "another cache has this directory"),
+        (
+            "limits.head_timeout = '1ms'",
+            "limits.head_timeout = \"1ms\": a time is expected, such as",
+        ),
+    ] {
+        let error = load_text(text).unwrap_err();
+        assert!(error.starts_with("/etc/snowbank.toml: "), "{error}");
+        assert!(error.contains(message) && !error.contains('\n'), "{error}\nfor {text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_its_line() {
+    let error = load_text("data_dir = '/x'\nlisten = [\n").unwrap_err();
+    assert!(error.starts_with("/etc/snowbank.toml:"), "{error}");
+    assert!(error.contains("not valid TOML") && !error.contains('\n'), "{error}");
+    let error = load_text("data_dir = 1\ndata_dir = 2\n").unwrap_err();
+    assert!(error.starts_with("/etc/snowbank.toml:2: not valid TOML: "), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let overrides =
+        Overrides { config: Some("/nonexistent/s.toml".into()), ..Overrides::default() };
+    let error = load(&overrides, &Environment { lookup: &|_| None, is_root: true }).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/s.toml: cannot read"), "{error}");
+}
+
+#[test]
+fn environment_wins_over_the_file_and_a_flag_over_both() {
+    let text = "data_dir = '/file'\nlisten = ['127.0.0.1:1']\nstore = 'none'";
+    let variables = [
+        ("SNOWBANK_DATA_DIR", "env"),
+        ("SNOWBANK_LISTEN", "127.0.0.1:2, unix:/run/s"),
+        ("SNOWBANK_STORE", "auto"),
+    ];
+    let config = load_with(text, &Overrides::default(), &variables).unwrap();
+    assert_eq!(config.data_dir, Path::new("/work/env"));
+    assert_eq!(config.listen.len(), 2);
+    assert!(config.store.is_some());
+
+    let flags = Overrides {
+        data_dir: Some("flag".into()),
+        listen: vec!["127.0.0.1:3".into()],
+        store: Some("none".into()),
+        ..Overrides::default()
+    };
+    let config = load_with(text, &flags, &variables).unwrap();
+    assert_eq!(config.data_dir, Path::new("/work/flag"));
+    assert_eq!(config.listen, ["127.0.0.1:3".parse::<ListenAddress>().unwrap()]);
+    assert_eq!(config.store, None);
+    assert_eq!(config.caches[0].sources, [Source::Bank]);
+}
+
+#[test]
+fn a_mistake_outside_the_file_names_the_variable_or_the_flag() {
+    let error = load_with("", &Overrides::default(), &[("SNOWBANK_LISTEN", "x")]).unwrap_err();
+    assert!(
+        error.starts_with("SNOWBANK_LISTEN: listen = \"x\": an address is expected"),
+        "{error}"
+    );
+    let flags = Overrides { store: Some("x".into()), ..Overrides::default() };
+    let error = load_with("", &flags, &[]).unwrap_err();
+    assert!(error.starts_with("--store: store = \"x\": "), "{error}");
+}
+
+#[test]
+fn the_automatic_store_is_the_one_nix_would_use() {
+    let variables =
+        [("NIX_STORE_DIR", "/n/store"), ("NIX_STATE_DIR", "/n/state"), ("NIX_LOG_DIR", "")];
+    let store = load_with("", &Overrides::default(), &variables).unwrap().store.unwrap();
+    assert_eq!(store.store_dir.as_str(), "/n/store");
+    assert_eq!(store.state_dir, Path::new("/n/state"));
+    assert_eq!(store.log_dir, Path::new("/nix/var/log/nix"));
+    assert!(store.optional);
+}
+
+#[test]
+fn a_chroot_store_keeps_its_logical_name() {
+    let store = load_text("store = '/srv/root'").unwrap().store.unwrap();
+    assert_eq!(store.store_dir.as_str(), "/nix/store");
+    assert_eq!(store.real_store_dir, Path::new("/srv/root/nix/store"));
+    assert_eq!(store.state_dir, Path::new("/srv/root/nix/var/nix"));
+    assert!(!store.optional);
+    let table = load_text("store = { root = '/srv/root' }").unwrap().store.unwrap();
+    assert_eq!(table, store);
+}
+
+#[test]
+fn named_caches_have_only_their_bank_and_follow_the_default_one() {
+    let config = load_text("[cache.b]\n[cache.a]\nsigning_keys = ['k']").unwrap();
+    let names: Vec<_> = config.caches.iter().map(|cache| cache.name.as_str()).collect();
+    assert_eq!(names, ["default", "a", "b"]);
+    assert_eq!(config.caches[1].sources, [Source::Bank]);
+    assert_eq!(config.caches[1].signing_keys, [SigningKey::File("/etc/k".into())]);
+    assert_eq!(config.caches[2].directory, Path::new("/home/user/.local/share/snowbank/b"));
+}
+
+fn at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let first = table.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
+}

@@ -1,0 +1,177 @@
+//! Bodies: what blocks is read on the blocking pool, a chunk at a time and one ahead, so that a
+//! slow client holds a buffer or two and never a thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::source::TransferError;
+use crate::source::chunks::{CHUNK, read_part};
+use crate::source::local::bake::{Job, Progress};
+
+/// Chunks that are made by blocking.
+pub trait Chunks: Iterator<Item = Result<Bytes, TransferError>> + Send + 'static {}
+
+impl<I: Iterator<Item = Result<Bytes, TransferError>> + Send + 'static> Chunks for I {}
+
+/// A body of chunks that are made on the blocking pool.
+pub struct BlockingBody<I> {
+    next: Option<Step<I>>,
+    remaining: Option<u64>,
+}
+
+type Step<I> = JoinHandle<(I, Option<Result<Bytes, TransferError>>)>;
+
+impl<I: Chunks> BlockingBody<I> {
+    /// Begins to make the first chunk. `size` is what all chunks come to, where that is known.
+    pub fn new(chunks: I, size: Option<u64>) -> Self {
+        Self { next: Some(step(chunks)), remaining: size }
+    }
+}
+
+fn step<I: Chunks>(mut chunks: I) -> Step<I> {
+    tokio::task::spawn_blocking(move || {
+        let chunk = chunks.next();
+        (chunks, chunk)
+    })
+}
+
+impl<I: Chunks> Body for BlockingBody<I> {
+    type Data = Bytes;
+    type Error = TransferError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransferError>>> {
+        let Some(next) = &mut self.next else { return Poll::Ready(None) };
+        let made = ready!(Pin::new(next).poll(context));
+        self.next = None;
+        match made {
+            Ok((chunks, Some(Ok(chunk)))) => {
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining = remaining.saturating_sub(chunk.len() as u64);
+                }
+                if self.remaining != Some(0) {
+                    self.next = Some(step(chunks));
+                }
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
+            }
+            Ok((_, Some(Err(error)))) => Poll::Ready(Some(Err(error))),
+            Ok((_, None)) => Poll::Ready(None),
+            // The pool is gone: the process ends.
+            Err(error) => Poll::Ready(Some(Err(TransferError::Read {
+                path: "a body".into(),
+                why: error.to_string(),
+            }))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A file that is being baked: what is written is sent, and the end only once all was right.
+pub struct GrowingBody {
+    job: Arc<Job>,
+    progress: watch::Receiver<Progress>,
+    sent: u64,
+    state: Growing,
+}
+
+enum Growing {
+    Idle,
+    Waiting(Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send>>),
+    Reading(JoinHandle<std::io::Result<Bytes>>),
+    Ended,
+}
+
+impl GrowingBody {
+    /// Sends the file of `job` from its beginning.
+    pub fn new(job: Arc<Job>) -> Self {
+        let progress = job.watch();
+        Self { job, progress, sent: 0, state: Growing::Idle }
+    }
+
+    fn failed(&mut self, why: String) -> Poll<Option<Result<Frame<Bytes>, TransferError>>> {
+        self.state = Growing::Ended;
+        Poll::Ready(Some(Err(TransferError::Read { path: "a bake".into(), why })))
+    }
+
+    /// Decides what comes next, where nothing is under way.
+    fn advance(&mut self) -> Result<(), String> {
+        let progress = self.progress.borrow_and_update().clone();
+        let (written, ended) = match progress {
+            Progress::Growing(written) => (written, false),
+            Progress::Done(size) => (size, true),
+            Progress::Failed(why) => return Err(why.to_string()),
+        };
+        let ready = written.saturating_sub(self.sent);
+        self.state = if ready == 0 && ended {
+            Growing::Ended
+        } else if ready == 0 {
+            let mut progress = self.progress.clone();
+            Growing::Waiting(Box::pin(async move {
+                // An error means that the bake is gone; its last word is read next.
+                let _ = progress.changed().await;
+                progress
+            }))
+        } else {
+            let (job, offset) = (Arc::clone(&self.job), self.sent);
+            let size = usize::try_from(ready).unwrap_or(CHUNK).min(CHUNK);
+            Growing::Reading(tokio::task::spawn_blocking(move || {
+                read_part(job.file(), offset, size)
+            }))
+        };
+        Ok(())
+    }
+}
+
+impl Body for GrowingBody {
+    type Data = Bytes;
+    type Error = TransferError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransferError>>> {
+        loop {
+            match &mut self.state {
+                Growing::Ended => return Poll::Ready(None),
+                Growing::Idle => {
+                    if let Err(why) = self.advance() {
+                        return self.failed(why);
+                    }
+                }
+                Growing::Waiting(waiting) => {
+                    self.progress = ready!(waiting.as_mut().poll(context));
+                    self.state = Growing::Idle;
+                }
+                Growing::Reading(reading) => match ready!(Pin::new(reading).poll(context)) {
+                    Ok(Ok(chunk)) => {
+                        self.sent += chunk.len() as u64;
+                        self.state = Growing::Idle;
+                        return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                    }
+                    Ok(Err(error)) => return self.failed(error.to_string()),
+                    Err(error) => return self.failed(error.to_string()),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, Growing::Ended)
+    }
+}

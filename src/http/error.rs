@@ -1,0 +1,75 @@
+//! The one place where what went wrong becomes a status.
+//!
+//! A client sees the status and one line; what the line leaves out (files, the system's words)
+//! goes to the log. `404` is said only when the object is known not to be here: Nix remembers it
+//! for an hour. Doubt is `503` with `Retry-After`. A mere miss is never 401, 403 or 429.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+
+use crate::source::cache::Unavailable;
+
+/// Seconds after which a client may ask again.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It is not here, for certain.
+    #[error("not found")]
+    NotFound,
+    /// The name cannot be one of ours.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// The range cannot be given.
+    #[error("the range cannot be satisfied; one range within {0} bytes can")]
+    Unsatisfiable(u64),
+    /// A source cannot be read now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Too much to do; the reason is for the client.
+    #[error("{0}")]
+    Busy(&'static str),
+    /// A defect of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, line) = match &self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "not found".into()),
+            Self::BadRequest(what) => (StatusCode::BAD_REQUEST, (*what).into()),
+            Self::Unsatisfiable(_) => (StatusCode::RANGE_NOT_SATISFIABLE, self.to_string()),
+            Self::Unavailable(unavailable) => {
+                tracing::error!("503: {unavailable}");
+                let line = format!("cache {} cannot be read now; ask again", unavailable.cache);
+                (StatusCode::SERVICE_UNAVAILABLE, line)
+            }
+            Self::Busy(what) => (StatusCode::SERVICE_UNAVAILABLE, (*what).into()),
+            Self::Internal(why) => {
+                tracing::error!("500: {why}");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal error; the server's log has it".into(),
+                )
+            }
+        };
+        let mut response = Response::new(Body::from(line + "\n"));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        if let Self::Unsatisfiable(size) = self
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(CONTENT_RANGE, value);
+        }
+        response
+    }
+}

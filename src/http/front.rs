@@ -1,0 +1,245 @@
+//! Before the router: narinfo that memory can answer, and the counting of everything.
+//!
+//! Most requests of a Nix client are for narinfo, and most of those are misses. Those that memory
+//! answers take a path of their own, without routing, without a task and without a boxed body: a
+//! microsecond where the router takes several.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::Router;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tower_service::Service as _;
+
+use super::narinfo::text_response;
+use super::router::router;
+use super::state::{CountAs, State};
+use crate::metrics::Route;
+use crate::nix::store_path::StorePathHash;
+use crate::source::cache::{Cache, Remembered};
+
+const NOT_FOUND: &[u8] = b"not found\n";
+
+/// Answers every request of the listener.
+#[derive(Clone)]
+pub struct Front {
+    state: Arc<State>,
+    router: Router,
+}
+
+impl Front {
+    /// Answers with what `state` has.
+    pub fn new(state: Arc<State>) -> Self {
+        Self { router: router(Arc::clone(&state)), state }
+    }
+
+    /// The answer that memory gives, if it is a narinfo and memory knows.
+    fn from_memory<B>(&self, request: &Request<B>) -> Option<Response<FrontBody>> {
+        let head = match *request.method() {
+            Method::GET => false,
+            Method::HEAD => true,
+            _ => return None,
+        };
+        let (cache, hash) = self.narinfo_of(request.uri().path())?;
+        if request.uri().query().is_some() {
+            return None;
+        }
+        let metrics = &self.state.metrics;
+        let (response, status) = match cache.remembered(hash) {
+            Remembered::Unknown => return None,
+            Remembered::Miss => {
+                metrics.narinfo_misses.inc();
+                (not_found(), StatusCode::NOT_FOUND)
+            }
+            Remembered::Hit(answer) => {
+                metrics.narinfo_hit(answer.source.label());
+                let response = text_response(&answer, request.headers());
+                let status = response.status();
+                (response, status)
+            }
+        };
+        metrics.narinfo_memory_hits.inc();
+        metrics.request(Route::NarInfo, status.as_u16());
+        let whole = |bytes: Bytes| if head { Bytes::new() } else { bytes };
+        let response = response.map(whole);
+        metrics.sent(crate::metrics::EncodingLabel::Other, response.body().len());
+        Some(response.map(|bytes| FrontBody::Whole(Some(bytes))))
+    }
+
+    fn narinfo_of(&self, path: &str) -> Option<(&Arc<Cache>, StorePathHash)> {
+        let stem = path.strip_suffix(".narinfo")?;
+        let (cache, hash) = match stem.strip_prefix("/c/") {
+            Some(rest) => {
+                let (name, hash) = rest.split_once('/')?;
+                (self.state.caches.get(name)?, hash)
+            }
+            None => (&self.state.default, stem.strip_prefix('/')?),
+        };
+        Some((cache, StorePathHash::parse(hash)?))
+    }
+}
+
+fn not_found() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(NOT_FOUND));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl hyper::service::Service<Request<Incoming>> for Front {
+    type Response = Response<FrontBody>;
+    type Error = Infallible;
+    type Future = FrontFuture;
+
+    fn call(&self, request: Request<Incoming>) -> FrontFuture {
+        let began = Instant::now();
+        if let Some(response) = self.from_memory(&request) {
+            self.state.metrics.answered(Route::NarInfo, began.elapsed());
+            return FrontFuture::Ready(Some(response));
+        }
+        let routed = self.router.clone().call(request);
+        let state = Arc::clone(&self.state);
+        FrontFuture::Routed(Box::pin(async move {
+            let Ok(response) = routed.await;
+            Ok(count(response, state, began))
+        }))
+    }
+}
+
+/// The future of a response.
+pub enum FrontFuture {
+    /// Memory had it.
+    Ready(Option<Response<FrontBody>>),
+    /// The router makes it.
+    Routed(Pin<Box<dyn Future<Output = Result<Response<FrontBody>, Infallible>> + Send>>),
+}
+
+impl Future for FrontFuture {
+    type Output = Result<Response<FrontBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Ready(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Polled after it was ready, which hyper does not do.
+                None => Poll::Pending,
+            },
+            Self::Routed(routed) => routed.as_mut().poll(context),
+        }
+    }
+}
+
+fn count(
+    response: Response<axum::body::Body>,
+    state: Arc<State>,
+    began: Instant,
+) -> Response<FrontBody> {
+    let count =
+        response.extensions().get::<CountAs>().copied().unwrap_or(CountAs::route(Route::Other));
+    state.metrics.request(count.route, response.status().as_u16());
+    response.map(|body| {
+        FrontBody::Counted(Box::new(Counted {
+            body,
+            state,
+            count,
+            began,
+            started: false,
+            ended: false,
+        }))
+    })
+}
+
+/// The body of a response.
+pub enum FrontBody {
+    /// In memory; given out once.
+    Whole(Option<Bytes>),
+    /// Made by the router, and counted.
+    Counted(Box<Counted>),
+}
+
+/// A body whose bytes, times and end are counted.
+pub struct Counted {
+    body: axum::body::Body,
+    state: Arc<State>,
+    count: CountAs,
+    began: Instant,
+    started: bool,
+    ended: bool,
+}
+
+impl Counted {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !self.started {
+            self.started = true;
+            self.state.metrics.first_byte(self.count.route, self.began.elapsed());
+        }
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.state.metrics.sent(self.count.encoding, bytes);
+                self.ended = self.body.is_end_stream();
+            }
+            Some(Err(_)) => {}
+            None => self.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.ended || self.body.is_end_stream() {
+            self.state.metrics.answered(self.count.route, self.began.elapsed());
+        } else {
+            self.state.metrics.aborted_transfers.inc();
+        }
+    }
+}
+
+impl Body for FrontBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => {
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Counted(counted) => counted.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Counted(counted) => counted.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Counted(counted) => counted.body.size_hint(),
+        }
+    }
+}

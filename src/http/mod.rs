@@ -1,0 +1,17 @@
+//! HTTP: the listener, the routes, what goes wrong, and the bodies. One file an endpoint.
+
+pub mod body;
+pub mod cache_info;
+pub mod error;
+pub mod front;
+pub mod landing;
+pub mod listen;
+pub mod nar;
+pub mod narinfo;
+pub mod objects;
+pub mod range;
+pub mod router;
+pub mod serve;
+pub mod state;
+pub mod status;
+pub mod tree_body;

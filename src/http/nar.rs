@@ -1,0 +1,212 @@
+//! `nar/…`: the bytes.
+//!
+//! Everything that can be checked is checked before the status line. What goes wrong later ends in
+//! a reset connection, never in a clean end.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    IF_RANGE, RANGE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::body::{BlockingBody, Chunks, GrowingBody};
+use super::error::Failure;
+use super::range::{self, Asked};
+use super::state::{CacheOf, CountAs, Params, State, Work};
+use super::tree_body::TreeBody;
+use crate::metrics::{EncodingLabel, Route};
+use crate::nix::nar_url::NarRequest;
+use crate::source::chunks::{BoxedChunks, CHUNK, read_part};
+use crate::source::{Nar, NarBody, Source, Stored, TransferError};
+
+/// A NAR's URL holds its hash, so its bytes never change.
+const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const NAR_TYPE: HeaderValue = HeaderValue::from_static("application/x-nix-nar");
+
+/// A NAR, whole or a range of it.
+pub async fn get(
+    Shared(state): Shared<Arc<State>>,
+    CacheOf(cache): CacheOf,
+    params: Params,
+    request: Parts,
+) -> Result<Response, Failure> {
+    let asked = NarRequest::parse(params.get("name"), request.uri.query())
+        .ok_or(Failure::BadRequest("not the name of a NAR"))?;
+    let head = request.method == Method::HEAD;
+    let asker = Arc::clone(&cache);
+    let headers = request.headers.clone();
+    let prepared = state
+        .blocking(Work::Small, move || {
+            let found = asker.first(|source| source.nar(asked))?;
+            let Some((source, nar)) = found else { return Err(Failure::NotFound) };
+            prepare(source, nar, &headers, head)
+        })
+        .await?;
+    State::scan_in_background(&cache);
+    let mut response = match prepared? {
+        Prepared::Ready(response) => response,
+        Prepared::Tree(start) => start.respond(&state).await?,
+        Prepared::Stream(response, body) => response.map(|()| body.into_body(&state)),
+    };
+    let compressed = response
+        .headers()
+        .get(ETAG)
+        .is_some_and(|tag| tag.as_bytes().windows(5).any(|window| window == b".nar."));
+    let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
+    response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
+    Ok(response)
+}
+
+/// What the blocking part of the work came to.
+enum Prepared {
+    /// No body, or one that is in memory.
+    Ready(Response),
+    /// A body that is made as it is sent.
+    Stream(http::Response<()>, Streamed),
+    /// A tree, whose first bytes decide on the status.
+    Tree(TreeBody),
+}
+
+enum Streamed {
+    Chunks(BoxedChunks, u64),
+    Growing(GrowingBody),
+}
+
+impl Streamed {
+    fn into_body(self, state: &Arc<State>) -> Body {
+        match self {
+            Self::Chunks(chunks, size) => {
+                let counted = Counted { chunks, state: Arc::clone(state) };
+                Body::new(BlockingBody::new(counted, Some(size)))
+            }
+            Self::Growing(body) => Body::new(body),
+        }
+    }
+}
+
+fn prepare(
+    source: Arc<Source>,
+    nar: Nar,
+    request: &HeaderMap,
+    head: bool,
+) -> Result<Prepared, Failure> {
+    let tag = format!("\"{}\"", nar.tag);
+    if header(request, &IF_NONE_MATCH).is_some_and(|names| range::none_match_names(names, &tag)) {
+        let mut response = http::Response::new(());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        fixed_headers(&mut response, &tag)?;
+        return Ok(Prepared::Ready(response.map(|()| Body::empty())));
+    }
+    let Some(size) = nar.size else { return growing(nar, &tag, head) };
+    // A range of another version of the bytes is no use: the whole is sent instead.
+    let same = header(request, &IF_RANGE).is_none_or(|wanted| wanted == tag);
+    let asked = range::asked(header(request, &RANGE).filter(|_| same), size);
+    let mut response = http::Response::new(());
+    fixed_headers(&mut response, &tag)?;
+    let part = match asked {
+        Asked::Unsatisfiable => return Err(Failure::Unsatisfiable(size)),
+        Asked::Whole => 0..size,
+        Asked::Part(part) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let text = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+            insert(&mut response, CONTENT_RANGE, &text)?;
+            part
+        }
+    };
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if head {
+        return Ok(Prepared::Ready(response.map(|()| Body::empty())));
+    }
+    body(source, nar.body, size, part, response)
+}
+
+fn body(
+    source: Arc<Source>,
+    body: NarBody,
+    size: u64,
+    part: Range<u64>,
+    response: http::Response<()>,
+) -> Result<Prepared, Failure> {
+    let length = part.end - part.start;
+    match body {
+        NarBody::Stored(Stored::File(file)) if length <= CHUNK as u64 => {
+            let length = usize::try_from(length).unwrap_or(CHUNK);
+            let bytes = read_part(&file, part.start, length)
+                .map_err(|error| Failure::Internal(format!("a stored NAR: {error}")))?;
+            Ok(Prepared::Ready(response.map(|()| Body::from(bytes))))
+        }
+        NarBody::Tree(tree) => Ok(Prepared::Tree(TreeBody::new(source, tree, part, response))),
+        NarBody::Growing(job) => {
+            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(job))))
+        }
+        NarBody::Stored(stored) => {
+            let chunks = stored
+                .into_chunks(part, size)
+                .map_err(|error| Failure::Internal(error.to_string()))?;
+            Ok(Prepared::Stream(response, Streamed::Chunks(chunks, length)))
+        }
+    }
+}
+
+/// A NAR of which nobody knows yet how long it will be: no length, no ranges.
+fn growing(nar: Nar, tag: &str, head: bool) -> Result<Prepared, Failure> {
+    let mut response = http::Response::new(());
+    fixed_headers(&mut response, tag)?;
+    match nar.body {
+        NarBody::Growing(job) if !head => {
+            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(job))))
+        }
+        _ => Ok(Prepared::Ready(response.map(|()| Body::empty()))),
+    }
+}
+
+fn fixed_headers<T>(response: &mut http::Response<T>, tag: &str) -> Result<(), Failure> {
+    response.headers_mut().insert(CONTENT_TYPE, NAR_TYPE);
+    response.headers_mut().insert(CACHE_CONTROL, FOREVER);
+    insert(response, ETAG, tag)
+}
+
+fn insert<T>(
+    response: &mut http::Response<T>,
+    name: HeaderName,
+    value: &str,
+) -> Result<(), Failure> {
+    let value =
+        HeaderValue::from_str(value).map_err(|error| Failure::Internal(error.to_string()))?;
+    response.headers_mut().insert(name, value);
+    Ok(())
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Counts and logs what goes wrong once an answer has begun.
+struct Counted<I> {
+    chunks: I,
+    state: Arc<State>,
+}
+
+impl<I: Chunks> Iterator for Counted<I> {
+    type Item = Result<Bytes, TransferError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let chunk = self.chunks.next();
+        if let Some(Err(error)) = &chunk {
+            tracing::error!("an answer was cut: {error}");
+            if matches!(error, TransferError::Mismatch { .. }) {
+                self.state.metrics.hash_mismatches.inc();
+            }
+        }
+        chunk
+    }
+}

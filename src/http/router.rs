@@ -1,0 +1,57 @@
+//! Which endpoint answers which path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::request::Parts;
+
+use super::error::Failure;
+use super::state::{Params, State};
+use super::{cache_info, landing, nar, narinfo, objects, serve, status};
+
+/// The routes: those of the default cache at `/`, those of every cache at `/c/<cache>/`, and those
+/// of the server.
+pub fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .merge(cache_routes())
+        .nest("/c/{cache}", cache_routes())
+        .route("/", get(landing::page))
+        .route("/c/{cache}/", get(landing::page))
+        .route("/health", get(status::health))
+        .route("/metrics", get(status::metrics))
+        .fallback(|| async { Failure::NotFound })
+        .with_state(state)
+}
+
+fn cache_routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/nix-cache-info", get(cache_info::get))
+        .route("/nar/{name}", get(nar::get))
+        .route("/log/{drv}", get(objects::log))
+        .route("/realisations/{id}", get(objects::realisation))
+        .route("/build-trace-v2/{drv}/{output}", get(objects::build_trace))
+        .route("/debuginfo/{id}", get(objects::debug_info))
+        .route("/serve/{hash}", get(serve::root))
+        .route("/serve/{hash}/", get(serve::get))
+        .route("/serve/{hash}/{*path}", get(serve::get))
+        .route("/{name}", get(by_ending))
+}
+
+/// `<hash>.narinfo` and `<hash>.ls` differ by their endings, which the router does not look at.
+async fn by_ending(
+    axum::extract::State(state): axum::extract::State<Arc<State>>,
+    params: Params,
+    cache: super::state::CacheOf,
+    request: Parts,
+) -> Response {
+    let name = params.get("name");
+    if let Some(hash) = name.strip_suffix(".narinfo") {
+        narinfo::get(&state, &cache.0, hash, &request).await.into_response()
+    } else if let Some(hash) = name.strip_suffix(".ls") {
+        objects::listing(&state, &cache.0, hash, &request).await.into_response()
+    } else {
+        Failure::NotFound.into_response()
+    }
+}

@@ -1,0 +1,144 @@
+//! What the endpoints share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts;
+use tokio::sync::Semaphore;
+
+use super::error::Failure;
+use super::listen::ConnectionStats;
+use crate::metrics::{EncodingLabel, Metrics, Route};
+use crate::source::cache::Cache;
+use crate::source::local::tree::ReadPool;
+
+/// What every request can reach.
+pub struct State {
+    /// The caches by name.
+    pub caches: BTreeMap<String, Arc<Cache>>,
+    /// The one that answers at `/`.
+    pub default: Arc<Cache>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// The threads that read the local store.
+    pub readers: Arc<ReadPool>,
+    /// What the listener counted.
+    pub connections: Arc<ConnectionStats>,
+    /// Whether every request is a line in the log.
+    pub log_requests: bool,
+    /// Whether `/` shows the landing page.
+    pub landing_page: bool,
+    /// Leave to use the blocking pool, in two classes, so that listings and whole files never keep
+    /// a narinfo waiting.
+    pub small_work: Semaphore,
+    /// See [`Self::small_work`].
+    pub large_work: Semaphore,
+    /// How long a request waits for leave before it is told to come back.
+    pub patience: Duration,
+}
+
+/// The two classes of blocking work.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// Microseconds to a few milliseconds: narinfo, opening a NAR, a log.
+    Small,
+    /// Walks and decoding: listings, one file out of a NAR.
+    Large,
+}
+
+impl State {
+    /// Runs `work` on the blocking pool.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        class: Work,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let semaphore = match class {
+            Work::Small => &self.small_work,
+            Work::Large => &self.large_work,
+        };
+        let leave = tokio::time::timeout(self.patience, semaphore.acquire()).await;
+        let Ok(Ok(_leave)) = leave else { return Err(Failure::Busy("too much to do; ask again")) };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Failure::Internal(format!("blocking work failed: {error}")))
+    }
+
+    /// Scans, in the background, what has changed in a cache.
+    pub fn scan_in_background(cache: &Arc<Cache>) {
+        if cache.needs_scan() {
+            let cache = Arc::clone(cache);
+            tokio::task::spawn_blocking(move || cache.scan());
+        }
+    }
+}
+
+/// What a response is counted as.
+#[derive(Clone, Copy, Debug)]
+pub struct CountAs {
+    /// The endpoint.
+    pub route: Route,
+    /// How its bytes are encoded.
+    pub encoding: EncodingLabel,
+}
+
+impl CountAs {
+    /// An answer that is no NAR.
+    pub const fn route(route: Route) -> Self {
+        Self { route, encoding: EncodingLabel::Other }
+    }
+}
+
+/// The cache that a request names: `/c/<cache>/…`, or the default one.
+///
+/// One that does not exist is the same 404 as an object that does not.
+pub struct CacheOf(pub Arc<Cache>);
+
+impl FromRequestParts<Arc<State>> for CacheOf {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
+        let name = param(parts, state, "cache").await?;
+        let cache = match &name {
+            None => Some(&state.default),
+            Some(name) => state.caches.get(name),
+        };
+        cache.map(|cache| Self(Arc::clone(cache))).ok_or(Failure::NotFound)
+    }
+}
+
+/// The parts of a path by name; each endpoint parses its own.
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// A part; empty where the route has none of that name.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl FromRequestParts<Arc<State>> for Params {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
+        let raw = raw_params(parts, state).await?;
+        Ok(Self(raw.iter().map(|(name, value)| (name.into(), value.into())).collect()))
+    }
+}
+
+async fn param(
+    parts: &mut Parts,
+    state: &Arc<State>,
+    name: &str,
+) -> Result<Option<String>, Failure> {
+    let raw = raw_params(parts, state).await?;
+    Ok(raw.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+}
+
+async fn raw_params(parts: &mut Parts, state: &Arc<State>) -> Result<RawPathParams, Failure> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Failure::BadRequest("the path is not UTF-8"))
+}

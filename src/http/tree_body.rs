@@ -1,0 +1,168 @@
+//! A tree of the local store on its way out: what becomes of it when it was right, and when not.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::error::Failure;
+use super::state::State;
+use crate::metrics::SourceLabel;
+use crate::source::Source;
+use crate::source::cache::Unavailable;
+use crate::source::local::TreeNar;
+use crate::source::local::tree::{Expected, NarStream, TreeError};
+
+/// An answer whose tree has not been touched yet.
+pub struct TreeBody {
+    source: Arc<Source>,
+    nar: TreeNar,
+    part: Range<u64>,
+    response: http::Response<()>,
+}
+
+impl TreeBody {
+    /// Will send `part` of the NAR, with `response` before it.
+    pub const fn new(
+        source: Arc<Source>,
+        nar: TreeNar,
+        part: Range<u64>,
+        response: http::Response<()>,
+    ) -> Self {
+        Self { source, nar, part, response }
+    }
+
+    /// Reads the first chunk, and answers accordingly: what is known to be wrong before the status
+    /// line is answered as not there, so that a client goes elsewhere at once.
+    pub async fn respond(self, state: &Arc<State>) -> Result<Response, Failure> {
+        let Self { source, nar, part, response } = self;
+        let TreeNar { tree, info } = nar;
+        let expected = Expected { nar_hash: info.nar_hash, nar_size: info.nar_size };
+        let whole = part == (0..info.nar_size);
+        let range = (!whole).then(|| part.clone());
+        let mut stream =
+            NarStream::start(&state.readers, tree.clone(), range, whole.then_some(expected));
+        let first = stream.next().await;
+        let mut body = Sending {
+            stream,
+            first: None,
+            remaining: part.end - part.start,
+            outcome: Outcome {
+                state: Arc::clone(state),
+                source,
+                nar: TreeNar { tree, info },
+                whole,
+            },
+        };
+        match first {
+            Some(Ok(chunk)) => {
+                body.first = Some(chunk);
+                Ok(response.map(|()| Body::new(body)))
+            }
+            Some(Err(error)) => Err(body.outcome.refuse(&error)),
+            None => Err(Failure::Internal("a NAR without bytes".into())),
+        }
+    }
+}
+
+struct Sending {
+    stream: NarStream,
+    first: Option<Bytes>,
+    remaining: u64,
+    outcome: Outcome,
+}
+
+/// What is done once it is known whether the tree was right.
+struct Outcome {
+    state: Arc<State>,
+    source: Arc<Source>,
+    nar: TreeNar,
+    whole: bool,
+}
+
+impl Outcome {
+    fn was_right(&self) {
+        if self.whole
+            && let Source::Store(store) = &*self.source
+            && let Some(bakery) = store.bakery()
+        {
+            bakery.bake_later(self.nar.tree.clone(), self.nar.info.clone());
+        }
+    }
+
+    fn was_wrong(&self, error: &TreeError) {
+        let path = &self.nar.info.path;
+        tracing::error!(
+            %path,
+            "the store does not hold what its database says: {error}. \
+             `nix-store --verify-path {path}` tells more"
+        );
+        if is_mismatch(error) {
+            self.state.metrics.hash_mismatches.inc();
+            if let Source::Store(store) = &*self.source {
+                store.quarantine(path.hash());
+            }
+        }
+    }
+
+    fn refuse(&self, error: &TreeError) -> Failure {
+        self.was_wrong(error);
+        if is_mismatch(error) || matches!(error, TreeError::NotFound { .. }) {
+            self.state.metrics.damaged.inc();
+            return Failure::NotFound;
+        }
+        Failure::Unavailable(Unavailable {
+            cache: format!("{:?}", SourceLabel::Store).to_lowercase(),
+            why: error.to_string(),
+        })
+    }
+}
+
+/// Whether the tree is known to be something else than what was registered.
+fn is_mismatch(error: &TreeError) -> bool {
+    !matches!(error, TreeError::NotFound { .. } | TreeError::Io { .. } | TreeError::ReaderFailed)
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = TreeError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TreeError>>> {
+        let chunk = match self.first.take() {
+            Some(chunk) => Some(Ok(chunk)),
+            None if self.remaining == 0 => None,
+            None => std::task::ready!(self.stream.poll_next(context)),
+        };
+        Poll::Ready(match chunk {
+            Some(Ok(chunk)) => {
+                self.remaining = self.remaining.saturating_sub(chunk.len() as u64);
+                if self.remaining == 0 {
+                    // The last chunk is given out only once the whole was right.
+                    self.outcome.was_right();
+                }
+                Some(Ok(Frame::data(chunk)))
+            }
+            Some(Err(error)) => {
+                self.outcome.was_wrong(&error);
+                Some(Err(error))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}

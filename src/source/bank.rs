@@ -1,0 +1,303 @@
+//! A bank as a source: what it holds, checked before it is promised.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
+use crate::bank::{Bank, BankError, Object, Stamp};
+use crate::codec::seekable;
+use crate::codec::{CodecError, Compression, Decoder, Limits};
+use crate::index::presence::{Known, Presence};
+use crate::nix::hash::Sha256;
+use crate::nix::nar_url::{NarFileName, NarRequest};
+use crate::nix::narinfo::NarInfo;
+use crate::nix::store_path::{StoreDir, StorePathHash};
+
+/// A cache's own directory.
+pub struct BankSource {
+    bank: Bank,
+    store_dir: StoreDir,
+    pub(super) presence: Presence,
+    last_look: Mutex<Option<Stamp>>,
+    names: RwLock<Names>,
+    reported: Mutex<HashSet<StorePathHash>>,
+}
+
+/// Which path a NAR is of, by its NarHash and by the name of its file: read from the narinfos in
+/// the background, because the names alone do not tell.
+#[derive(Default)]
+struct Names {
+    paths: HashMap<Sha256, StorePathHash>,
+    read: HashSet<StorePathHash>,
+}
+
+/// A NAR's file that Nix wrote, and how it is compressed.
+pub struct Compressed {
+    file: File,
+    compression: Compression,
+}
+
+impl Compressed {
+    /// Decodes from the beginning; at most `size` bytes come out, and an attempt at more is an
+    /// error.
+    pub fn into_reader(self, size: u64) -> Result<impl Read + Send, CodecError> {
+        decoder(self.compression, self.file, size)
+    }
+}
+
+/// At most this many damaged paths are remembered as reported; beyond it, one is logged again.
+const MAX_REPORTED: usize = 10_000;
+
+impl BankSource {
+    /// Takes a bank that is open.
+    pub fn new(bank: Bank, store_dir: StoreDir) -> Self {
+        Self {
+            bank,
+            store_dir,
+            presence: Presence::default(),
+            last_look: Mutex::default(),
+            names: RwLock::default(),
+            reported: Mutex::default(),
+        }
+    }
+
+    pub(super) fn look(&self) -> Result<(), SourceError> {
+        let stamp = self.bank.stamp().map_err(unavailable)?;
+        let mut last = lock(&self.last_look);
+        if !last.is_some_and(|last| stamp.proves_unchanged_since(&last)) {
+            self.presence.truth_changed();
+        }
+        *last = Some(stamp);
+        Ok(())
+    }
+
+    pub(super) fn scan_if_due(&self) -> Result<(), SourceError> {
+        let Some(scan) = self.presence.begin_scan() else { return Ok(()) };
+        let mut known = Known::default();
+        self.bank
+            .scan(|hash| {
+                known.paths.insert(hash);
+            })
+            .map_err(unavailable)?;
+        let read = &self.names.read().unwrap_or_else(PoisonError::into_inner).read;
+        let unread: Vec<_> = known.paths.difference(read).copied().collect();
+        scan.finish(known);
+        lock(&self.reported).clear();
+        for hash in unread {
+            // What is damaged is reported, and the others are read all the same.
+            let _ = self.read_narinfo(hash);
+        }
+        Ok(())
+    }
+
+    pub(super) fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
+        let Some((narinfo, name)) = self.read_narinfo(hash)? else { return Ok(None) };
+        // What is promised must be there, whole as far as its size tells.
+        match self.open_nar(&narinfo, name)? {
+            Some(_) => Ok(Some(narinfo)),
+            None => Err(self.damaged(
+                hash,
+                format!("{hash}.narinfo names {}, which is not there", narinfo.url),
+            )),
+        }
+    }
+
+    pub(super) fn nar(&self, request: NarRequest) -> Result<Option<Nar>, SourceError> {
+        match request {
+            NarRequest::File { name, path } => {
+                if let Some(found) = self.file(name)? {
+                    return Ok(Some(found));
+                }
+                match path.or_else(|| self.path_of(name.hash)) {
+                    Some(path) if name.is_bare() => self.content(path, Some(name.hash)),
+                    _ => Ok(None),
+                }
+            }
+            NarRequest::OfPath { path, nar_hash } => self.content(path, nar_hash),
+        }
+    }
+
+    pub(super) fn object(&self, object: &Object) -> Result<Option<Blob>, SourceError> {
+        let found = self.bank.open_object(object).map_err(|error| self.refuse(error))?;
+        let Some((mut file, _)) = found else { return Ok(None) };
+        // Nix may store these compressed without saying so in the name: the magic tells.
+        let mut magic = [0; 6];
+        let count =
+            file.read(&mut magic).map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        let compression = Compression::from_magic(&magic[..count]);
+        std::io::Seek::rewind(&mut file)
+            .map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        let reader = decoder(compression, file, MAX_OBJECT)
+            .map_err(|error| SourceError::Damaged(error.to_string()))?;
+        Ok(Some(Blob::Stream(Box::new(reader))))
+    }
+
+    /// The narinfo of a path and the file that it names; a narinfo that cannot be used is logged
+    /// once and answered as damaged.
+    fn read_narinfo(
+        &self,
+        hash: StorePathHash,
+    ) -> Result<Option<(NarInfo, NarFileName)>, SourceError> {
+        let text = self.bank.read_narinfo(hash).map_err(|error| self.refuse(error))?;
+        let Some(text) = text else { return Ok(None) };
+        let narinfo = NarInfo::parse(&text, &self.store_dir)
+            .map_err(|error| self.damaged(hash, format!("{hash}.narinfo: {error}")))?;
+        if narinfo.info.path.hash() != hash {
+            let theirs = &narinfo.info.path;
+            return Err(self.damaged(hash, format!("{hash}.narinfo is of another path, {theirs}")));
+        }
+        let name =
+            narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse).ok_or_else(|| {
+                self.damaged(
+                    hash,
+                    format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url),
+                )
+            })?;
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.read.insert(hash);
+        names.paths.insert(narinfo.info.nar_hash, hash);
+        names.paths.insert(name.hash, hash);
+        Ok(Some((narinfo, name)))
+    }
+
+    /// A NAR's file as it lies.
+    fn file(&self, name: NarFileName) -> Result<Option<Nar>, SourceError> {
+        let found = self.bank.open_nar(name).map_err(|error| self.refuse(error))?;
+        let Some((file, size)) = found else { return Ok(None) };
+        if let Some(path) = self.path_of(name.hash)
+            && let Some((narinfo, named)) = self.read_narinfo(path)?
+            && named == name
+        {
+            self.check_size(path, &narinfo, size)?;
+        }
+        let tag = tag_of_file(name, &file);
+        Ok(Some(Nar { body: NarBody::Stored(Stored::File(file)), size: Some(size), tag }))
+    }
+
+    /// The uncompressed NAR of a path.
+    fn content(
+        &self,
+        path: StorePathHash,
+        nar_hash: Option<Sha256>,
+    ) -> Result<Option<Nar>, SourceError> {
+        let Some((narinfo, name)) = self.read_narinfo(path)? else { return Ok(None) };
+        let info = &narinfo.info;
+        if nar_hash.is_some_and(|asked| asked != info.nar_hash) {
+            return Ok(None);
+        }
+        let Some((file, size)) = self.open_nar(&narinfo, name)? else { return Ok(None) };
+        let tag = info.nar_hash.to_nix32();
+        let size_known = Some(info.nar_size);
+        let body = if name.is_bare() {
+            NarBody::Stored(Stored::File(file))
+        } else {
+            self.compressed(&narinfo, file, size)?
+        };
+        Ok(Some(Nar { body, size: size_known, tag }))
+    }
+
+    fn compressed(&self, narinfo: &NarInfo, file: File, size: u64) -> Result<NarBody, SourceError> {
+        let (expected, hash) = (Expected::from(&narinfo.info), narinfo.info.path.hash());
+        let compression = Compression::from_str(&narinfo.compression)
+            .map_err(|error| self.damaged(hash, format!("{hash}.narinfo: {error}")))?;
+        if compression == Compression::Zstd
+            && let Ok(clone) = file.try_clone()
+            && let Ok(reader) = seekable::Reader::open(clone, size)
+            && reader.size() == expected.nar_size
+        {
+            return Ok(NarBody::Stored(Stored::Seekable(Box::new(reader), expected)));
+        }
+        Ok(NarBody::Stored(Stored::Decoded(Box::new(Compressed { file, compression }), expected)))
+    }
+
+    fn open_nar(
+        &self,
+        narinfo: &NarInfo,
+        name: NarFileName,
+    ) -> Result<Option<(File, u64)>, SourceError> {
+        let found = self.bank.open_nar(name).map_err(|error| self.refuse(error))?;
+        let Some((file, size)) = found else { return Ok(None) };
+        self.check_size(narinfo.info.path.hash(), narinfo, size)?;
+        Ok(Some((file, size)))
+    }
+
+    fn check_size(
+        &self,
+        hash: StorePathHash,
+        narinfo: &NarInfo,
+        size: u64,
+    ) -> Result<(), SourceError> {
+        match narinfo.file_size {
+            Some(promised) if promised != size => Err(self.damaged(
+                hash,
+                format!("{} has {size} bytes, {hash}.narinfo promises {promised}", narinfo.url),
+            )),
+            _ if size == 0 => Err(self.damaged(hash, format!("{} is empty", narinfo.url))),
+            _ => Ok(()),
+        }
+    }
+
+    fn path_of(&self, nar: Sha256) -> Option<StorePathHash> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).paths.get(&nar).copied()
+    }
+
+    fn damaged(&self, hash: StorePathHash, why: String) -> SourceError {
+        let mut reported = lock(&self.reported);
+        if reported.len() >= MAX_REPORTED {
+            reported.clear();
+        }
+        if reported.insert(hash) {
+            tracing::warn!(path = %hash, "damaged in the bank, answered as not there: {why}");
+        }
+        SourceError::Damaged(why)
+    }
+
+    fn refuse(&self, error: BankError) -> SourceError {
+        match error {
+            BankError::Damaged { .. } => {
+                tracing::warn!("damaged in the bank, answered as not there: {error}");
+                SourceError::Damaged(error.to_string())
+            }
+            _ => unavailable(error),
+        }
+    }
+}
+
+/// Decodes what lies in our own directory, where NarSize bounds the output and the ratio may be
+/// anything: a file of zeros is 30,000 times smaller.
+fn decoder(
+    compression: Compression,
+    file: File,
+    max_output: u64,
+) -> Result<Decoder<BufReader<File>>, CodecError> {
+    let limits = Limits { max_output, max_ratio: u32::MAX };
+    Decoder::new(compression, BufReader::with_capacity(READ_BUFFER, file), limits)
+}
+
+/// How much of a compressed file is read at once.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// The largest log or other object that is decoded for a client.
+const MAX_OBJECT: u64 = 4 << 30;
+
+fn unavailable(error: BankError) -> SourceError {
+    SourceError::Unavailable(error.to_string())
+}
+
+/// A NAR named by its FileHash or by our own encoding keeps its bytes; the file's size and times
+/// guard against one that was put in its place by hand.
+fn tag_of_file(name: NarFileName, file: &File) -> String {
+    let stem = name.file_name();
+    file.metadata().map_or_else(
+        |_| stem.clone(),
+        |metadata| format!("{stem}-{:x}-{:x}", metadata.len(), metadata.mtime()),
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,293 @@
+//! A named cache: its sources in order, its keys, and what it remembers of its answers.
+//!
+//! What is in memory is believed for [`BELIEVED`] after the last look at every source, so that
+//! under load a look costs nothing, and what changed longer ago is never answered from memory.
+//! A narinfo is remembered as the text that is sent, with the version of the sources that it is of;
+//! its signatures are remembered by their fingerprint, which outlives that version.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use http::HeaderValue;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache as Memory;
+
+use super::{Source, SourceError};
+use crate::metrics::Metrics;
+use crate::nix::cache_info::CacheInfo;
+use crate::nix::hash::Sha256;
+use crate::nix::narinfo::NarInfo;
+use crate::nix::signature::{Signature, fingerprint};
+use crate::nix::store_path::StorePathHash;
+use crate::sign::KeyRing;
+
+/// How old a look at the sources may be for memory to be believed.
+pub const BELIEVED: Duration = Duration::from_millis(20);
+/// Signatures that are remembered: about 150 bytes each.
+const SIGNATURES: usize = 100_000;
+
+/// A named cache.
+pub struct Cache {
+    /// Its name; the default one is `default`.
+    pub name: String,
+    /// What it says of itself.
+    pub info: CacheInfo,
+    sources: Vec<Arc<Source>>,
+    keys: RwLock<Arc<KeyRing>>,
+    key_version: AtomicU64,
+    started: Instant,
+    /// Milliseconds after `started` until which memory is believed.
+    believed_until: AtomicU64,
+    narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
+    signatures: Memory<Sha256, Arc<Vec<Signature>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// A narinfo as it is sent.
+pub struct Answer {
+    /// The text.
+    pub text: Bytes,
+    /// A strong validator of the text.
+    pub tag: HeaderValue,
+    /// What the text says.
+    pub narinfo: NarInfo,
+    /// Which source had it.
+    pub source: Arc<Source>,
+    version: u64,
+}
+
+/// What memory says of a path.
+pub enum Remembered {
+    /// Its narinfo.
+    Hit(Arc<Answer>),
+    /// No source has it.
+    Miss,
+    /// The sources must be asked.
+    Unknown,
+}
+
+/// Why a cache could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cache {cache} cannot be read now: {why}")]
+pub struct Unavailable {
+    /// Which cache.
+    pub cache: String,
+    /// For the log; it may name files, so clients do not see it.
+    pub why: String,
+}
+
+/// Weighs an answer by its bytes in memory.
+#[derive(Clone)]
+struct AnswerWeight;
+
+impl Weighter<StorePathHash, Arc<Answer>> for AnswerWeight {
+    fn weight(&self, _: &StorePathHash, answer: &Arc<Answer>) -> u64 {
+        // The parsed narinfo takes about what its text takes, and the rest about 400 bytes.
+        answer.text.len() as u64 * 2 + 400
+    }
+}
+
+impl Cache {
+    /// Joins sources, in the order in which they are asked. `memory` bounds the narinfos that are
+    /// remembered, in bytes.
+    pub fn new(
+        name: String,
+        info: CacheInfo,
+        sources: Vec<Arc<Source>>,
+        keys: KeyRing,
+        memory: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let expected = usize::try_from(memory / 2048).unwrap_or(usize::MAX).max(16);
+        Self {
+            name,
+            info,
+            sources,
+            keys: RwLock::new(Arc::new(keys)),
+            key_version: AtomicU64::new(0),
+            started: Instant::now(),
+            believed_until: AtomicU64::new(0),
+            narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
+            signatures: Memory::new(SIGNATURES),
+            metrics,
+        }
+    }
+
+    /// The sources, in order.
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// The keys that sign.
+    pub fn keys(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs with other keys from now on.
+    pub fn set_keys(&self, keys: KeyRing) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        self.key_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Forgets the narinfo of a path, whose NAR is offered in another form now.
+    pub fn forget(&self, hash: StorePathHash) {
+        self.narinfos.remove(&hash);
+    }
+
+    /// What memory knows of a path. Takes no lock for long and does no I/O.
+    pub fn remembered(&self, hash: StorePathHash) -> Remembered {
+        if !self.is_believed() {
+            return Remembered::Unknown;
+        }
+        if let Some(answer) = self.narinfos.get(&hash)
+            && answer.version == self.version()
+        {
+            return Remembered::Hit(answer);
+        }
+        let absent = |source: &Arc<Source>| source.presence().contains(hash) == Some(false);
+        if self.sources.iter().all(absent) { Remembered::Miss } else { Remembered::Unknown }
+    }
+
+    /// Looks at every source, so that memory may be believed for a while. Blocks.
+    ///
+    /// Fails if any source cannot be read; the others are looked at all the same.
+    pub fn look(&self) -> Result<(), Unavailable> {
+        let began = self.milliseconds();
+        let mut failure = None;
+        for source in &self.sources {
+            let looked = source.look();
+            let up = looked.is_ok();
+            self.metrics.source(&self.name, source.label(), up, source.presence().len());
+            if let Err(error) = looked {
+                failure.get_or_insert(error);
+            }
+        }
+        match failure {
+            None => {
+                let until = began + u64::try_from(BELIEVED.as_millis()).unwrap_or(0);
+                self.believed_until.fetch_max(until, Ordering::AcqRel);
+                Ok(())
+            }
+            Some(error) => {
+                self.believed_until.store(0, Ordering::Release);
+                Err(self.unavailable(error))
+            }
+        }
+    }
+
+    /// Whether a scan of some source is due.
+    pub fn needs_scan(&self) -> bool {
+        self.sources.iter().any(|source| !source.presence().is_exact())
+    }
+
+    /// Scans what is due. Blocks, for as long as the scan takes.
+    pub fn scan(&self) {
+        for source in &self.sources {
+            if let Err(error) = source.scan_if_due() {
+                tracing::warn!(cache = self.name, "scan failed: {error}");
+            }
+        }
+    }
+
+    /// Asks the sources in order. Blocks. `Ok(None)` means that none has the path, for certain.
+    pub fn find(&self, hash: StorePathHash) -> Result<Option<Arc<Answer>>, Unavailable> {
+        let version = self.version();
+        let Some((source, narinfo)) = self.first(|source| source.find(hash))? else {
+            return Ok(None);
+        };
+        if let Some(known) = self.narinfos.get(&hash)
+            && known.version == version
+        {
+            return Ok(Some(known));
+        }
+        let answer = Arc::new(self.render(narinfo, source, version));
+        self.narinfos.insert(hash, Arc::clone(&answer));
+        Ok(Some(answer))
+    }
+
+    /// The first source that has what `ask` asks for. Blocks.
+    ///
+    /// A damaged object counts as absent, and is counted; where no source has the object and one
+    /// could not be read, that is an error, never an absence.
+    pub fn first<T>(
+        &self,
+        ask: impl Fn(&Source) -> Result<Option<T>, SourceError>,
+    ) -> Result<Option<(Arc<Source>, T)>, Unavailable> {
+        let looked = if self.is_believed() { Ok(()) } else { self.look() };
+        let mut failure = None;
+        for source in &self.sources {
+            match ask(source) {
+                Ok(Some(found)) => return Ok(Some((Arc::clone(source), found))),
+                Ok(None) => {}
+                Err(SourceError::Damaged(why)) => {
+                    self.metrics.damaged.inc();
+                    tracing::debug!(cache = self.name, "damaged: {why}");
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) => Err(self.unavailable(error)),
+            // An empty mount point has no files either: only with a good look is it an absence.
+            None => looked.map(|()| None),
+        }
+    }
+
+    /// Signs with every key, or remembers having done so.
+    pub fn sign(&self, text: &str) -> Arc<Vec<Signature>> {
+        let version = self.key_version.load(Ordering::Acquire);
+        let key = Sha256::of(format!("{version};{text}").as_bytes());
+        if let Some(known) = self.signatures.get(&key) {
+            return known;
+        }
+        let made = Arc::new(self.keys().sign(text));
+        self.metrics.signatures.inc_by(made.len() as u64);
+        self.signatures.insert(key, Arc::clone(&made));
+        made
+    }
+
+    fn render(&self, mut narinfo: NarInfo, source: Arc<Source>, version: u64) -> Answer {
+        let made = self.sign(&fingerprint(&self.info.store_dir, &narinfo.info));
+        narinfo.info.signatures = merge(&narinfo.info.signatures, &made);
+        let text = Bytes::from(narinfo.to_text(&self.info.store_dir));
+        let tag = tag_of(&text);
+        Answer { text, tag, narinfo, source, version }
+    }
+
+    /// Counts every change of any source and of the keys.
+    fn version(&self) -> u64 {
+        let sources: u64 = self.sources.iter().map(|source| source.presence().version()).sum();
+        sources + self.key_version.load(Ordering::Acquire)
+    }
+
+    fn is_believed(&self) -> bool {
+        self.milliseconds() < self.believed_until.load(Ordering::Acquire)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn unavailable(&self, error: SourceError) -> Unavailable {
+        Unavailable { cache: self.name.clone(), why: error.to_string() }
+    }
+}
+
+/// Ours and theirs, one a key: of two by the same key, ours, which is of what is sent.
+pub fn merge(theirs: &[Signature], ours: &[Signature]) -> Vec<Signature> {
+    let mut merged: BTreeMap<&str, &Signature> = BTreeMap::new();
+    for signature in theirs.iter().chain(ours) {
+        merged.insert(signature.key_name().as_str(), signature);
+    }
+    merged.into_values().cloned().collect()
+}
+
+/// A strong validator of a text.
+pub fn tag_of(text: &[u8]) -> HeaderValue {
+    let digest = HEXLOWER.encode(&Sha256::of(text).0[..16]);
+    HeaderValue::from_str(&format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}

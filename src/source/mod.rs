@@ -1,0 +1,152 @@
+//! Where a path may come from: a bank, or the host's own store.
+//!
+//! Everything here may block, and so belongs on a blocking thread, but for what reads memory only
+//! ([`Presence`]).
+
+pub mod bank;
+pub mod browse;
+pub mod cache;
+pub mod chunks;
+pub mod local;
+pub mod verified;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::bank::{BuildId, Object};
+use crate::codec::seekable;
+use crate::index::presence::Presence;
+use crate::metrics::SourceLabel;
+use crate::nix::nar_url::NarRequest;
+use crate::nix::narinfo::NarInfo;
+use crate::nix::store_path::StorePathHash;
+
+pub use bank::BankSource;
+pub use local::LocalStore;
+pub use verified::{Expected, TransferError};
+
+/// One place that paths come from.
+pub enum Source {
+    /// A cache's own directory.
+    Bank(BankSource),
+    /// The host's store; several caches may share it.
+    Store(Arc<LocalStore>),
+}
+
+/// Why a source did not answer. Neither means that it is known not to have the path.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The source cannot be read now: clients should ask again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The path is there, but not whole: it is answered as if it were not there.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// A NAR that can be sent.
+pub struct Nar {
+    /// What is sent, and how.
+    pub body: NarBody,
+    /// Bytes in all, where that is known beforehand.
+    pub size: Option<u64>,
+    /// A strong validator: the same tag, the same bytes.
+    pub tag: String,
+}
+
+/// The ways of sending a NAR.
+pub enum NarBody {
+    /// What is stored in a file.
+    Stored(Stored),
+    /// A tree of the local store.
+    Tree(local::TreeNar),
+    /// A file that is being baked.
+    Growing(Arc<local::bake::Job>),
+}
+
+/// The ways in which a NAR is stored in a file.
+pub enum Stored {
+    /// The file as it lies is what is sent.
+    File(File),
+    /// The content of a file in our form is sent, from any offset.
+    Seekable(Box<seekable::Reader<File>>, Expected),
+    /// The content of a file that Nix wrote is sent, decoded from its beginning.
+    Decoded(Box<bank::Compressed>, Expected),
+}
+
+impl Source {
+    /// The label that metrics and logs use.
+    pub const fn label(&self) -> SourceLabel {
+        match self {
+            Self::Bank(_) => SourceLabel::Bank,
+            Self::Store(_) => SourceLabel::Store,
+        }
+    }
+
+    /// What is known of it in memory.
+    pub fn presence(&self) -> &Presence {
+        match self {
+            Self::Bank(bank) => &bank.presence,
+            Self::Store(store) => &store.presence,
+        }
+    }
+
+    /// Looks whether the source is there and whether it changed since the last look.
+    pub fn look(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Bank(bank) => bank.look(),
+            Self::Store(store) => store.look(),
+        }
+    }
+
+    /// Scans anew, if that is due.
+    pub fn scan_if_due(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Bank(bank) => bank.scan_if_due(),
+            Self::Store(store) => store.scan_if_due(),
+        }
+    }
+
+    /// The narinfo of a path whose NAR is there, with the signatures that it came with.
+    pub fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
+        if self.presence().contains(hash) == Some(false) {
+            return Ok(None);
+        }
+        match self {
+            Self::Bank(bank) => bank.find(hash),
+            Self::Store(store) => store.find(hash),
+        }
+    }
+
+    /// The NAR that is asked for.
+    pub fn nar(&self, request: NarRequest) -> Result<Option<Nar>, SourceError> {
+        match self {
+            Self::Bank(bank) => bank.nar(request),
+            Self::Store(store) => store.nar(request),
+        }
+    }
+
+    /// One of the smaller objects, as a stream of its decoded bytes.
+    pub fn object(&self, object: &Object) -> Result<Option<Blob>, SourceError> {
+        match self {
+            Self::Bank(bank) => bank.object(object),
+            Self::Store(store) => store.object(object),
+        }
+    }
+
+    /// Where the debug information of a build is: the JSON of `debuginfo/`.
+    pub fn debug_info(&self, id: &BuildId) -> Result<Option<Blob>, SourceError> {
+        match self {
+            Self::Bank(bank) => bank.object(&Object::DebugInfo(id.clone())),
+            Self::Store(store) => store.debug_info(id),
+        }
+    }
+}
+
+/// A small object: its bytes, decoded.
+pub enum Blob {
+    /// Whole, in memory.
+    Bytes(Vec<u8>),
+    /// A stream of unknown length.
+    Stream(Box<dyn std::io::Read + Send>),
+}
