@@ -157,6 +157,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     };
     let mut caches = BTreeMap::new();
     for cache in &config.caches {
+        let store_dir = store_dir_of(cache, store.is_some(), &store_dir);
         let mut sources = Vec::new();
         for source in &cache.sources {
             match (source, &store) {
@@ -245,6 +246,15 @@ fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<BankSource, Ap
         tracing::info!(cache = cache.name, removed, "removed what was left unfinished");
     }
     Ok(BankSource::new(bank, store_dir.clone()))
+}
+
+/// The store directory of a cache: the host's where it serves the host's store, else the one that
+/// its bank is of already.
+fn store_dir_of(cache: &CacheConfig, has_store: bool, host: &StoreDir) -> StoreDir {
+    if has_store && cache.sources.contains(&config::Source::Store) {
+        return host.clone();
+    }
+    Bank::store_dir_at(&cache.directory).unwrap_or_else(|| host.clone())
 }
 
 fn cache_info(cache: &CacheConfig, store_dir: &StoreDir) -> CacheInfo {

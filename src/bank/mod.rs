@@ -28,7 +28,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::nix::cache_info::{self, CacheInfo};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
-use crate::nix::store_path::{StorePath, StorePathHash};
+use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 
 pub use stamp::Stamp;
 
@@ -108,6 +108,12 @@ impl BuildId {
 }
 
 impl Bank {
+    /// The store directory that an existing bank at `root` says it is for.
+    pub fn store_dir_at(root: &Path) -> Option<StoreDir> {
+        let text = std::fs::read_to_string(root.join(cache_info::NAME)).ok()?;
+        StoreDir::parse(cache_info::store_dir_of(&text)?).ok()
+    }
+
     /// Opens the bank at `root`, and makes it if there is none.
     pub fn open(root: PathBuf, info: &CacheInfo) -> Result<Self, BankError> {
         let marker = root.join(cache_info::NAME);
@@ -246,7 +252,6 @@ impl Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nix::store_path::StoreDir;
 
     fn info() -> CacheInfo {
         CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 }

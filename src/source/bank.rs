@@ -83,8 +83,10 @@ impl BankSource {
                 known.paths.insert(hash);
             })
             .map_err(unavailable)?;
-        let read = &self.names.read().unwrap_or_else(PoisonError::into_inner).read;
-        let unread: Vec<_> = known.paths.difference(read).copied().collect();
+        let unread: Vec<_> = {
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            known.paths.difference(&names.read).copied().collect()
+        };
         scan.finish(known);
         lock(&self.reported).clear();
         for hash in unread {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
-use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
@@ -50,9 +49,14 @@ impl LocalStore {
     /// The log of a derivation, also when the `.drv` itself is gone.
     fn log(&self, derivation: &StorePath) -> Result<Option<Blob>, SourceError> {
         let (directory, rest) = derivation.as_str().split_at(2);
-        let stem = self.layout.log_dir.join("drvs").join(directory).join(rest);
-        let bz2 = PathBuf::from(format!("{}.bz2", stem.display()));
-        for (path, compression) in [(bz2, Compression::Bzip2), (stem, Compression::None)] {
+        let drvs = self.layout.log_dir.join("drvs");
+        // As Nix looks for them: by two digits, compressed or not, then flat as old Nix wrote them.
+        let candidates = [
+            (drvs.join(directory).join(format!("{rest}.bz2")), Compression::Bzip2),
+            (drvs.join(directory).join(rest), Compression::None),
+            (drvs.join(derivation.as_str()), Compression::None),
+        ];
+        for (path, compression) in candidates {
             match open_regular(&path) {
                 Ok(Some((file, _))) => {
                     let limits = Limits { max_output: MAX_LOG, max_ratio: u32::MAX };

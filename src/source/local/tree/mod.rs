@@ -14,6 +14,7 @@
 //! The memory of a stream is bounded, and when its consumer goes away its work stops.
 
 mod buffer;
+mod core;
 mod directory;
 mod error;
 mod fill;

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::buffer::BufferPool;
+use super::core::Core;
 use super::plan::SEGMENT;
-use super::stream::Core;
 
 /// A fixed number of threads that do all blocking work of all [`NarStream`](super::NarStream)s,
 /// turn by turn. A stream whose consumer is slow holds some buffers, but no thread.
@@ -75,7 +75,13 @@ impl ReadPool {
 impl Drop for ReadPool {
     /// Does not wait for the threads: one may be waiting for a dead disk.
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        // Streams keep their pool, so these have no consumer any more; and they know the queue, so
+        // that together they would stay for ever.
+        let rubbish = std::mem::take(&mut queue.streams);
+        drop(queue);
+        drop(rubbish);
         self.shared.wake.notify_all();
     }
 }
@@ -84,6 +90,9 @@ impl Shared {
     /// Lets a thread do a job of `stream`.
     pub(super) fn submit(&self, stream: Arc<Core>) {
         let mut queue = self.lock();
+        if queue.closed {
+            return;
+        }
         queue.streams.push_back(stream);
         let wake = queue.idle > 0;
         drop(queue);

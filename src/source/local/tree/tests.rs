@@ -428,10 +428,12 @@ fn a_slow_consumer_bounds_what_is_read_ahead() {
 }
 
 #[test]
-fn the_threads_end_with_the_pool() {
-    let fixture = Fixture::new(&Tree::file("x"));
+fn the_threads_end_with_the_pool_and_leave_nothing() {
+    let fixture = Fixture::new(&large_tree());
     let shared = fixture.pool.shared().clone();
+    let streams: Vec<_> = (0..50).map(|_| fixture.start(None, None)).collect();
     drop(fixture);
+    drop(streams);
     until(|| Arc::strong_count(&shared) == 1);
 }
 
