@@ -24,7 +24,12 @@ pub(crate) fn get_and_head(server: &Server, url: &str) -> Response {
     let get = connection.request("GET", url, &[]);
     assert_eq!(head.status, get.status, "HEAD and GET of {url}");
     for name in ["content-type", "content-length", "etag", "cache-control", "accept-ranges"] {
-        assert_eq!(head.header(name), get.header(name), "{name} of HEAD and GET of {url}");
+        // HEAD may leave out what would have to be computed, but what it says must be so.
+        let left_out = name == "content-length" && head.header(name).is_none() && get.status != 200;
+        assert!(
+            left_out || head.header(name) == get.header(name),
+            "{name} of HEAD and GET of {url}"
+        );
     }
     get
 }
@@ -63,6 +68,8 @@ fn a_narinfo_has_its_fields_in_the_order_of_nix() {
                 "StorePath",
                 "URL",
                 "Compression",
+                // Of the NAR as it is sent: it feeds the client's progress bar.
+                "FileSize",
                 "NarHash",
                 "NarSize",
                 "References",
@@ -164,7 +171,9 @@ fn logs_are_served_decoded_and_after_the_derivation_has_gone() {
     crate::support::trees::write(&drvs.join("bb").join(&plain[2..]), b"plain log\n");
     crate::support::trees::write(&drvs.join(&flat), b"flat log\n");
     // A database has to be there; adding any path makes one.
-    store.add(&drvs.join(&flat));
+    let any = store.logs().join("any");
+    crate::support::trees::write(&any, b"any");
+    store.add(&any);
     let server = Setup::bare().local_store(&store).start();
     for prefix in PREFIXES {
         for (name, log) in

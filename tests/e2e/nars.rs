@@ -20,7 +20,10 @@ fn a_nar_has_length_ranges_and_an_etag_and_no_content_encoding() {
         for prefix in PREFIXES {
             // The compressed form exists once the other has been read.
             let url = format!("{prefix}{url}");
-            wait_until(&format!("{url} to be there"), PATIENCE, || server.head(&url).status == 200);
+            wait_until(&format!("{url} to be there, and whole"), PATIENCE, || {
+                let answer = server.head(&url);
+                answer.status == 200 && answer.header("content-length").is_some()
+            });
             let wishes = [("Accept-Encoding", "deflate, gzip, br, zstd")];
             let answer = server.connect().request("GET", &url, &wishes).expect(200);
             assert!(answer.must("content-type").starts_with("application/x-nix-"));

@@ -29,7 +29,7 @@ fn several_addresses_and_a_unix_socket_are_served_at_once() {
     let socket = short.path().join("snowbank.sock");
     let server = Setup::bare()
         .local_store(&fixtures().store)
-        .listen(&["127.0.0.1:0", "127.0.0.1:0", &format!("unix:{}", socket.display())])
+        .listen(&["127.0.0.1:0", "127.0.0.2:0", &format!("unix:{}", socket.display())])
         .start();
     let addresses: Vec<_> = server
         .lines_after("listening on ")
