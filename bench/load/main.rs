@@ -2,7 +2,6 @@
 //! thing and prints one line, so that the script reads as the list of what is measured.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::cast_precision_loss,
     reason = "a measurement that cannot go on has failed, and numbers here are for people to read"
