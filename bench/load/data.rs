@@ -29,7 +29,7 @@ impl Numbers {
         let mut bytes = Vec::with_capacity(size + 16);
         while bytes.len() < size {
             let word = self.next();
-            if word % 4 == 0 {
+            if word.is_multiple_of(4) {
                 bytes.extend(word.to_le_bytes());
             } else {
                 let key = (word >> 16) % 512;

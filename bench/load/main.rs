@@ -4,8 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::cast_precision_loss,
-    reason = "a measurement that cannot go on has failed, and numbers here are for people to read"
+    reason = "a measurement that cannot go on has failed, and there is nobody to tell but its reader"
 )]
 
 mod client;
