@@ -2,7 +2,6 @@
 //! thing and prints one line, so that the script reads as the list of what is measured.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "a measurement that cannot go on has failed, and there is nobody to tell but its reader"
 )]

@@ -1,12 +1,13 @@
 //! A named cache: its sources in order, its keys, and what it remembers of its answers.
 //!
 //! What is in memory is believed for [`BELIEVED`] after the last look at every source, so that
-//! under load a look costs nothing, and what changed longer ago is never answered from memory.
+//! under load a look costs nothing. Then one request looks again; the others go on believing for as
+//! long again and no longer, so what changed earlier is never answered from memory.
 //! A narinfo is remembered as the text that is sent, with the version of the sources that it is of;
 //! its signatures are remembered by their fingerprint, which outlives that version.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Cache {
     started: Instant,
     /// Milliseconds after `started` until which memory is believed.
     believed_until: AtomicU64,
+    /// Whether somebody has taken it upon them to look.
+    looking: AtomicBool,
     narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
     signatures: Memory<Sha256, Arc<Vec<Signature>>>,
     metrics: Arc<Metrics>,
@@ -111,6 +114,7 @@ impl Cache {
             key_version: AtomicU64::new(0),
             started: Instant::now(),
             believed_until: AtomicU64::new(0),
+            looking: AtomicBool::new(false),
             narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
             signatures: Memory::new(SIGNATURES),
             metrics,
@@ -140,12 +144,10 @@ impl Cache {
 
     /// What memory knows of a path. Takes no lock for long and does no I/O.
     pub fn remembered(&self, hash: StorePathHash) -> Remembered {
-        if !self.is_believed() {
+        if !self.may_believe_meanwhile() {
             return Remembered::Unknown;
         }
-        if let Some(answer) = self.narinfos.get(&hash)
-            && answer.version == self.version()
-        {
+        if let Some(answer) = self.current(hash) {
             return Remembered::Hit(answer);
         }
         let absent = |source: &Arc<Source>| source.presence().contains(hash) == Some(false);
@@ -166,6 +168,7 @@ impl Cache {
                 failure.get_or_insert(error);
             }
         }
+        self.looking.store(false, Ordering::Release);
         match failure {
             None => {
                 let until = began + u64::try_from(BELIEVED.as_millis()).unwrap_or(0);
@@ -195,15 +198,15 @@ impl Cache {
 
     /// Asks the sources in order. Blocks. `Ok(None)` means that none has the path, for certain.
     pub fn find(&self, hash: StorePathHash) -> Result<Option<Arc<Answer>>, Unavailable> {
+        if (self.is_believed() || self.look().is_ok())
+            && let Some(answer) = self.current(hash)
+        {
+            return Ok(Some(answer));
+        }
         let version = self.version();
         let Some((source, narinfo)) = self.first(|source| source.find(hash))? else {
             return Ok(None);
         };
-        if let Some(known) = self.narinfos.get(&hash)
-            && known.version == version
-        {
-            return Ok(Some(known));
-        }
         let answer = Arc::new(self.render(narinfo, source, version));
         self.narinfos.insert(hash, Arc::clone(&answer));
         Ok(Some(answer))
@@ -264,8 +267,20 @@ impl Cache {
         sources + self.key_version.load(Ordering::Acquire)
     }
 
+    /// What is remembered of a path, if nothing has changed since.
+    fn current(&self, hash: StorePathHash) -> Option<Arc<Answer>> {
+        self.narinfos.get(&hash).filter(|answer| answer.version == self.version())
+    }
+
     fn is_believed(&self) -> bool {
         self.milliseconds() < self.believed_until.load(Ordering::Acquire)
+    }
+
+    /// Whether the caller may go by memory: it is fresh, or another has just set out to look.
+    fn may_believe_meanwhile(&self) -> bool {
+        let (now, until) = (self.milliseconds(), self.believed_until.load(Ordering::Acquire));
+        let grace = u64::try_from(BELIEVED.as_millis()).unwrap_or(0);
+        now < until || (now < until + grace && self.looking.swap(true, Ordering::AcqRel))
     }
 
     fn milliseconds(&self) -> u64 {

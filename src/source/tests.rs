@@ -198,8 +198,9 @@ fn a_database_that_cannot_be_read_is_an_error_never_an_absence() {
     assert!(cache.look().is_err() && cache.find(hash).is_err(), "missing");
     assert!(cache.find(path('b').hash()).is_err(), "missing, another path");
 
-    std::fs::write(host.at("var/db/db.sqlite"), "this is no database, but long enough to be one")
-        .unwrap();
+    // With its log beside it SQLite would rebuild the old database from that.
+    std::fs::remove_file(host.at("var/db/db.sqlite-wal")).unwrap();
+    std::fs::write(host.at("var/db/db.sqlite"), "this is no database ".repeat(100)).unwrap();
     assert!(cache.look().is_err() && cache.find(hash).is_err(), "not a database");
 }
 

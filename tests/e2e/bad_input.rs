@@ -258,9 +258,9 @@ fn requests_that_two_servers_would_read_differently_are_refused_and_the_connecti
         ("another protocol", format!("GET / SMTP/9.9\r\n\r\n{smuggled}")),
     ] {
         let mut connection = server.connect();
-        connection.patience(Duration::from_secs(15));
+        // A server that waits for more of a body has taken nothing for a request either.
+        connection.patience(Duration::from_secs(2));
         let _ = connection.send(request.as_bytes());
-        connection.end_of_requests();
         let all = String::from_utf8_lossy(&connection.whatever_comes()).into_owned();
         assert!(!all.starts_with("HTTP/1.1 2"), "{what} is accepted: {all:.200}");
         assert!(
@@ -278,11 +278,10 @@ fn a_body_that_nobody_asked_for_is_not_taken_for_a_request() {
     for method in ["GET", "HEAD", "POST"] {
         let mut connection = server.connect();
         let request = format!(
-            "{method} /absent HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{smuggled}",
+            "{method} /absent HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{smuggled}",
             smuggled.len()
         );
         connection.send(request.as_bytes()).unwrap();
-        connection.end_of_requests();
         let all = String::from_utf8_lossy(&connection.whatever_comes()).into_owned();
         assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{method}: {all:.400}");
     }

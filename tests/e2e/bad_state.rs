@@ -48,7 +48,9 @@ fn a_changed_store_file_resets_the_connection_is_counted_and_not_baked() {
         let url = field(&narinfo(&server, &victim).expect(200).text(), "URL").unwrap();
         change(&victim.as_path().join("file-1"), &vec![b'!'; size]);
         let answer = server.connect().try_request("GET", &format!("/{url}"), &[]);
-        assert!(answer.is_err(), "changed to be {what}: the NAR ended as if it were right");
+        // Another size can be seen before the first byte; other bytes only after the last one.
+        let refused = answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500);
+        assert!(refused, "changed to be {what}: the NAR ended as if it were right");
         wait_until("the mismatch to be counted", PATIENCE, || {
             server.metric("snowbank_nar_hash_mismatches_total", "") >= 1.0
         });
@@ -78,10 +80,10 @@ fn a_store_path_whose_files_are_gone_is_never_a_short_success() {
     let url = field(&narinfo(&server, &victim).expect(200).text(), "URL").unwrap();
     fs::set_permissions(victim.as_path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(victim.as_path().join("z-last")).unwrap();
-    assert!(
-        server.connect().try_request("GET", &format!("/{url}"), &[]).is_err(),
-        "a file was missing and nobody said so"
-    );
+    let answer = server.connect().try_request("GET", &format!("/{url}"), &[]);
+    let status = answer.map(|answer| answer.status);
+    let refused = status.as_ref().is_err() || status.as_ref().is_ok_and(|&status| status >= 400);
+    assert!(refused, "a file was missing and nobody said so: {status:?}");
     fs::remove_dir_all(victim.as_path()).unwrap();
     let answer = server.connect().try_request("GET", &format!("/{url}"), &[]);
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 400));
@@ -90,31 +92,27 @@ fn a_store_path_whose_files_are_gone_is_never_a_short_success() {
 #[test]
 fn a_locked_database_is_waited_for_shortly_and_never_said_to_be_empty() {
     let (store, victim, _own) = changeable();
-    let server = Setup::bare().local_store(&store).start();
-    narinfo(&server, &victim).expect(200);
+    // Locked before the server comes: WAL lets readers in beside a writer, but not beside one that has it all.
     let database = Database::open(store.database()).unwrap();
-    // Keeps readers out too, which WAL alone would not.
     database.pragma_update(None, "locking_mode", "exclusive").unwrap();
-    let locked = database.execute_batch(
-        "begin exclusive; update ValidPaths set registrationTime = registrationTime + 1",
-    );
-    if locked.is_ok() {
-        for url in [
-            format!("/{}.narinfo", victim.hash()),
-            "/00000000000000000000000000000000.narinfo".to_owned(),
-        ] {
-            let mut connection = server.connect();
-            connection.patience(Duration::from_secs(20));
-            let answer = connection.request("GET", &url, &[]);
-            assert!(matches!(answer.status, 200 | 503 | 404), "{url}: {}", answer.status);
-            if url.contains(victim.hash()) {
-                assert_ne!(answer.status, 404, "a locked database made a path absent");
-            }
-            if answer.status == 503 {
-                answer.must("retry-after");
-            }
+    database
+        .execute_batch(
+            "begin exclusive; update ValidPaths set registrationTime = registrationTime + 1",
+        )
+        .unwrap();
+    let server = match Setup::bare().local_store(&store).try_start(Stdio::null(), 1) {
+        Ok(server) => server,
+        Err((status, said)) => {
+            panic!("a database that is locked now kept the server from starting: {status}\n{said}")
         }
+    };
+    for url in [format!("/{}.narinfo", victim.hash()), format!("/{}.narinfo", "0".repeat(32))] {
+        let mut connection = server.connect();
+        // Nix gives up on a silent server after five seconds or more.
+        connection.patience(Duration::from_secs(10));
+        connection.request("GET", &url, &[]).expect(503).must("retry-after");
     }
+    assert_eq!(server.get("/health").status, 503);
     drop(database);
     wait_until("the path to be back", PATIENCE, || narinfo(&server, &victim).status == 200);
 }
@@ -135,7 +133,7 @@ fn writers_do_not_keep_readers_out() {
 
 #[test]
 fn a_database_that_is_missing_or_of_no_schema_we_know_is_503_and_health_says_so() {
-    for what in ["missing", "garbage", "another schema", "truncated"] {
+    for what in ["garbage", "another schema", "truncated", "missing"] {
         let (store, victim, _own) = changeable();
         let server = Setup::bare().local_store(&store).start();
         narinfo(&server, &victim).expect(200);
@@ -167,10 +165,13 @@ fn a_database_that_is_missing_or_of_no_schema_we_know_is_503_and_health_says_so(
                 continue;
             }
         };
-        let answer = narinfo(&server, &victim).expect(503);
+        let answer = narinfo(&server, &victim);
+        assert_eq!(answer.status, 503, "with a database that is {what}");
         answer.must("retry-after");
-        let health = server.get("/health").expect(503);
-        assert!(health.text().to_lowercase().contains("database"), "{what}: {}", health.text());
+        // Which source it is; the path of the file is for the log.
+        let health = server.get("/health").expect(503).text();
+        assert!(health.contains("store"), "{what}: {health}");
+        assert!(server.log().contains("database"), "{what}: {}", server.log());
     }
 }
 
@@ -349,6 +350,9 @@ fn a_flipped_bit_in_a_blob_never_reaches_a_client_as_a_path() {
     for version in Version::BOTH {
         let client = Client::new(version, &fixtures().store);
         client.copy_from(&server.url(), &server.key(), &[path("refs")]).expect_failure();
-        assert!(!client.real(path("refs")).exists(), "wrong bytes were kept");
+        // Nix may leave the files lying there, but it never says that the path is valid.
+        let root = client.root();
+        let words = ["--store", root.to_str().unwrap(), "--check-validity", path("refs").as_str()];
+        client.try_run("nix-store", &words).expect_failure();
     }
 }

@@ -35,7 +35,8 @@ fn nix_reads_a_bank_that_a_server_has_used_with_the_server_off() {
 
 #[test]
 fn a_bank_that_the_server_made_is_a_binary_cache_for_nix() {
-    let server = Setup::bare().bank_only(&fixtures().store).start();
+    // With the host's store beside it, a new bank is for the same store directory.
+    let server = Setup::bare().local_store(&fixtures().store).start();
     let bank = server.bank();
     server.stop_and_keep(|| {
         let info = fs::read_to_string(bank.join("nix-cache-info"))

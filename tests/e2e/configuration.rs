@@ -1,24 +1,10 @@
 //! How a server is told what to do: flags, environment, file, sockets and signals from whoever runs it.
 
-use std::{
-    fs,
-    io::Write,
-    net::TcpListener,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixDatagram},
-    },
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
-
-use rustix::process::Signal;
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use crate::support::{
     PATIENCE, command,
     fixtures::{fixtures, path},
-    http::{Connection, fields},
     nix::{Outcome, run, tempdir},
     server::Setup,
     wait_until,
@@ -171,14 +157,18 @@ fn every_setting_can_come_from_the_environment() {
     order.env("SNOWBANK_LISTEN", "127.0.0.1:0").env("SNOWBANK_STORE", "none");
     let mut child =
         order.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
     let output = std::io::BufReader::new(child.stdout.take().unwrap());
-    let found = std::io::BufRead::lines(output)
-        .map_while(Result::ok)
-        .find(|line| line.starts_with("listening on "));
-    line.push_str(&found.unwrap_or_default());
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = std::io::BufRead::lines(output).map_while(Result::ok);
+        lines
+            .filter(|line| line.starts_with("listening on "))
+            .try_for_each(|line| sender.send(line))
+    });
+    let line = lines.recv_timeout(PATIENCE);
     let _ = child.kill();
     child.wait().unwrap();
+    let line = line.expect("the server says where it listens");
     assert!(line.starts_with("listening on http://127.0.0.1:"), "{line:?}");
 }
 
@@ -193,8 +183,8 @@ fn a_wrong_configuration_is_one_line_and_exit_code_2() {
             vec!["listen", "127.0.0.1:99999"],
         ),
         (
-            vec!["--data-dir", &data, "--listen", "127.0.0.1:0", "--store", "relative/root"],
-            vec!["store", "relative/root"],
+            vec!["--data-dir", &data, "--listen", "127.0.0.1:0", "--store", "maybe"],
+            vec!["store", "maybe"],
         ),
         (
             vec!["--data-dir", &data, "--config", "/nonexistent/file.toml"],
@@ -243,146 +233,37 @@ fn the_help_has_every_flag_and_an_example() {
 }
 
 #[test]
-fn several_addresses_and_a_unix_socket_are_served_at_once() {
-    // The path of a unix socket may have 107 bytes, and a directory under target/ may need them all.
-    let short = tempfile::Builder::new().prefix("sb").tempdir_in("/tmp").unwrap();
-    let socket = short.path().join("snowbank.sock");
-    let server = Setup::bare()
-        .local_store(&fixtures().store)
-        .listen(&["127.0.0.1:0", "127.0.0.1:0", &format!("unix:{}", socket.display())])
-        .start();
-    let addresses: Vec<_> = server
-        .lines_after("listening on ")
-        .into_iter()
-        .filter(|line| line.starts_with("http://"))
-        .collect();
-    assert_eq!(addresses.len(), 2, "{addresses:?}");
-    for address in addresses {
-        let address = address.trim_start_matches("http://").parse().unwrap();
-        Connection::open(address).request("GET", "/nix-cache-info", &[]).expect(200);
-    }
-    let url = format!("/{}.narinfo", path("leaf").hash());
-    Connection::open_unix(&socket).request("GET", &url, &[]).expect(200);
-    server.stop_and_keep(|| assert!(!socket.exists(), "the socket is removed in the end"));
-}
-
-#[test]
-fn a_socket_that_a_killed_server_left_behind_is_taken_over() {
-    let short = tempfile::Builder::new().prefix("sb").tempdir_in("/tmp").unwrap();
-    let socket = short.path().join("snowbank.sock");
-    let address = format!("unix:{}", socket.display());
-    let start = || Setup::bare().local_store(&fixtures().store).listen(&[&address]).start();
-    start().kill();
-    assert!(socket.exists(), "a killed server cannot clean up");
-    let _second = start();
-    Connection::open_unix(&socket).request("GET", "/nix-cache-info", &[]).expect(200);
-}
-
-#[test]
-fn sockets_that_systemd_opened_are_served() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // systemd hands sockets over from descriptor 3 on and names the process that they are for.
-    let script = "exec 3<&0 </dev/null\nexport LISTEN_FDS=1 LISTEN_PID=$$";
-    let server = Setup::bare()
-        .local_store(&fixtures().store)
-        .listen(&[])
-        .after_shell(script)
-        .start_with(Stdio::from(OwnedFd::from(listener)), 1);
-    assert_eq!(server.address(), address);
-    server.get("/nix-cache-info").expect(200);
-}
-
-#[test]
-fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
-    let short = tempfile::Builder::new().prefix("sb").tempdir_in("/tmp").unwrap();
-    let socket = short.path().join("notify");
-    let systemd = UnixDatagram::bind(&socket).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut server = Setup::bare()
-        .local_store(&fixtures().store)
-        .environment("NOTIFY_SOCKET", &socket)
-        .environment("WATCHDOG_USEC", "2000000")
-        .start();
-    let mut said = String::new();
-    let mut hear = |what: &str| {
-        while !said.contains(what) {
-            let mut buffer = [0; 4096];
-            let count = systemd
-                .recv(&mut buffer)
-                .unwrap_or_else(|error| panic!("no {what}: {error}; only {said:?}"));
-            said.push_str(&String::from_utf8_lossy(&buffer[..count]));
-            said.push('\n');
-        }
-    };
-    hear("READY=1");
-    hear("WATCHDOG=1");
-    server.signal(Signal::TERM);
-    hear("STOPPING=1");
-    assert!(server.wait(PATIENCE).success());
-}
-
-#[test]
-fn sighup_reads_the_keys_again_without_a_restart() {
+fn several_caches_have_their_own_priorities_sources_and_keys() {
     let own = tempdir();
-    let data = own.path().join("data");
-    let mut server = Setup::on(&data).local_store(&fixtures().store).start();
-    let url = format!("/{}.narinfo", path("refs").hash());
-    assert_eq!(fields(&server.get(&url).expect(200).text(), "Sig").len(), 1);
-    let second = fixtures().store.run("nix", &["key", "generate-secret", "--key-name", "second-1"]);
-    let file = data.join("keys/second-1.secret");
-    let mut created = fs::File::create(&file).unwrap();
-    created.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
-    created.write_all(second.as_bytes()).unwrap();
-    server.signal(Signal::HUP);
-    wait_until("the second key to sign", PATIENCE, || {
-        fields(&server.get(&url).expect(200).text(), "Sig")
-            .iter()
-            .any(|signature| signature.starts_with("second-1:"))
-    });
-    // A key that does not parse changes nothing.
-    fs::write(&file, "nonsense").unwrap();
-    server.signal(Signal::HUP);
-    wait_until("a line about the broken key", PATIENCE, || server.log().contains("second-1"));
-    assert_eq!(
-        fields(&server.get(&url).expect(200).text(), "Sig").len(),
-        2,
-        "the keys from before are kept"
-    );
-    server.assert_alive();
-}
-
-#[test]
-fn a_signature_verifies_under_the_key_that_was_printed() {
-    let server = Setup::bare().local_store(&fixtures().store).start();
-    // Nix itself says whether it trusts what the server answers.
-    let words = [
-        "store",
-        "verify",
-        "--no-contents",
-        "--store",
-        &server.url(),
-        "--option",
-        "trusted-public-keys",
-        &server.key(),
-    ];
-    let mut words = words.to_vec();
-    words.extend([path("refs").as_str(), path("top").as_str()]);
-    fixtures().store.run("nix", &words);
-}
-
-#[test]
-fn nothing_is_written_outside_the_data_directory() {
-    let own = tempdir();
+    let file = own.path().join("snowbank.toml");
+    let config = "[cache.default]\npriority = 31\n[cache.team]\npriority = 7\nsigning_keys = []\n";
+    fs::write(&file, config).unwrap();
     let server = Setup::on(&own.path().join("data"))
         .local_store(&fixtures().store)
-        .environment("HOME", own.path())
+        .argument("--config")
+        .argument(&file)
         .start();
-    server.get(&format!("/nar/{}.nar", fixtures().nar_hash(path("refs")))).expect(200);
-    server.stop();
-    let names: Vec<_> =
-        fs::read_dir(own.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["data"]);
+    let priority =
+        |prefix: &str| server.get(&format!("{prefix}/nix-cache-info")).expect(200).text();
+    assert!(
+        priority("").contains("Priority: 31\n")
+            && priority("/c/default").contains("Priority: 31\n")
+    );
+    assert!(priority("/c/team").contains("Priority: 7\n"));
+    // Only the default cache has the host's store by default.
+    let narinfo = format!("{}.narinfo", path("leaf").hash());
+    server.get(&format!("/{narinfo}")).expect(200);
+    server.get(&format!("/c/team/{narinfo}")).expect(404);
+}
+
+#[test]
+fn the_documented_example_is_a_configuration_that_loads() {
+    let own = tempdir();
+    let example = serve(&["--print-example-config"], &[]).expect_success().text();
+    let file = own.path().join("snowbank.toml");
+    fs::write(&file, example).unwrap();
+    let setup = Setup::on(&own.path().join("data")).local_store(&fixtures().store);
+    setup.argument("--config").argument(&file).start().get("/nix-cache-info").expect(200);
 }
 
 #[test]
@@ -397,15 +278,4 @@ fn a_data_directory_that_cannot_be_made_is_named() {
         .expect("there is no such directory");
     assert!(!status.success() && said.contains(text(&file)), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-}
-
-/// Kept short, as everything else that waits for the clock.
-#[test]
-fn idle_connections_do_not_keep_a_server_from_ending() {
-    let mut server = Setup::bare().local_store(&fixtures().store).start();
-    let mut idle = server.connect();
-    idle.request("GET", "/nix-cache-info", &[]).expect(200);
-    server.signal(Signal::TERM);
-    assert!(server.wait(Duration::from_secs(10)).success());
-    assert!(idle.closes_within(PATIENCE));
 }

@@ -19,6 +19,8 @@ mod differential;
 mod endpoints;
 mod faults;
 mod listings;
+mod nars;
 mod overload;
+mod service;
 mod substitute;
 mod support;

@@ -138,7 +138,10 @@ impl Fixtures {
         ] {
             paths.insert(name.to_owned(), store.add(&source).as_str().to_owned());
         }
-        let fixed = sources.join("website");
+        // A NAR of its own: two paths with the same one are baked together.
+        let fixed = source("fixed", &|root| {
+            trees::write(&root.join("content"), b"addressed by its content\n")
+        });
         for (name, words) in [
             ("fixed", vec!["--add-fixed", "--recursive", "sha256", fixed.to_str().unwrap()]),
             ("flat", vec!["--add-fixed", "sha256", expression.to_str().unwrap()]),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
@@ -11,14 +11,10 @@ use std::{
 use super::PATIENCE;
 
 trait Stream: Read + Write + Send {
-    fn end_of_requests(&self) -> io::Result<()>;
     fn patience(&self, limit: Duration) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
-    fn end_of_requests(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
     fn patience(&self, limit: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(limit))?;
         self.set_write_timeout(Some(limit))
@@ -26,9 +22,6 @@ impl Stream for TcpStream {
 }
 
 impl Stream for UnixStream {
-    fn end_of_requests(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
     fn patience(&self, limit: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(limit))?;
         self.set_write_timeout(Some(limit))
@@ -71,10 +64,6 @@ impl Connection {
     /// Exactly these bytes. A server that has closed already is no failure of sending.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
-    }
-
-    pub(crate) fn end_of_requests(&self) {
-        let _ = self.stream.end_of_requests();
     }
 
     /// A well-formed request and its whole answer.

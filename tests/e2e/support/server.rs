@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 use super::{
     PATIENCE, command,
@@ -95,6 +95,7 @@ impl Setup {
 
     /// The order as it stands, for tests of how a start fails.
     pub(crate) fn order(&self) -> Command {
+        raise_open_files();
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
         words.extend([env!("CARGO_BIN_EXE_snowbank").into(), "serve".into()]);
         words.extend(["--data-dir".into(), self.data.clone().into_os_string()]);
@@ -165,6 +166,17 @@ impl Setup {
             })
             .collect();
         Ok(server)
+    }
+}
+
+/// As many open files as this process may have at all: the tests of overload need thousands of sockets, and they
+/// run beside others.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Where that is not allowed, the tests that need it say so themselves.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
