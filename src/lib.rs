@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order in which they may import each other: each from those above it
 //! only; `tests/architecture.rs` holds them to it.
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 pub mod nix;
 

@@ -3,8 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::cast_precision_loss,
-    reason = "a measurement that cannot go on has failed, and numbers here are for people to read"
+    reason = "a measurement that cannot go on has failed, and there is nobody to tell but its reader"
 )]
 
 mod client;

@@ -43,7 +43,7 @@ impl Front {
     }
 
     /// The answer that memory gives, if it is a narinfo and memory knows.
-    fn from_memory<B>(&self, request: &Request<B>) -> Option<Response<FrontBody>> {
+    fn memory_answer<B>(&self, request: &Request<B>) -> Option<Response<FrontBody>> {
         let head = match *request.method() {
             Method::GET => false,
             Method::HEAD => true,
@@ -105,7 +105,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     fn call(&self, request: Request<Incoming>) -> FrontFuture {
         let began = Instant::now();
         let line = self.state.log_requests.then(|| Line::of(&request));
-        if let Some(response) = self.from_memory(&request) {
+        if let Some(response) = self.memory_answer(&request) {
             self.state.metrics.answered(Route::NarInfo, began.elapsed());
             if let Some(line) = line {
                 line.write(response.status(), response.body().size_hint().lower(), began, true);

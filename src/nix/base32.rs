@@ -9,9 +9,9 @@ pub const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 /// The value of each byte as a digit, 0xff where it is none.
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];
-    let mut digit = 0;
+    let mut digit: u8 = 0;
     while digit < 32 {
-        values[ALPHABET[digit] as usize] = digit as u8;
+        values[ALPHABET[digit as usize] as usize] = digit;
         digit += 1;
     }
     values

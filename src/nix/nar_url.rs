@@ -148,7 +148,7 @@ mod tests {
             "é",
             &format!("{NAR}.nar.exe"),
             &format!("{NAR}.narx"),
-            &format!("{NAR}"),
+            NAR,
             &format!("{PATH}-{PATH}.nar"),
             &format!("{PATH}.nar.zst"),
             &format!("{NAR}.nar/../x"),

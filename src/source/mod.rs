@@ -29,6 +29,7 @@ pub use local::LocalStore;
 pub use verified::{Expected, TransferError};
 
 /// One place that paths come from.
+#[expect(clippy::large_enum_variant, reason = "a handful exist, each behind its own Arc")]
 pub enum Source {
     /// A cache's own directory.
     Bank(BankSource),

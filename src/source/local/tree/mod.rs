@@ -1,9 +1,9 @@
 //! From a store path on disk to its NAR, and to single files in it.
 //!
-//! A NAR is a serial format, but disks and cores are parallel. So a [walker](walk) goes ahead
-//! through the metadata and [plans](plan) the NAR as a sequence of segments of about 256 KiB, each
+//! A NAR is a serial format, but disks and cores are parallel. So a walker (`walk`) goes ahead
+//! through the metadata and plans the NAR (`plan`) as a sequence of segments of about 256 KiB, each
 //! framing and many small files, or one range of a large file. Threads of a [pool](ReadPool)
-//! [fill](fill) segments side by side, and a [`NarStream`] hands them out in order. A tree of ten
+//! `fill` segments side by side, and a [`NarStream`] hands them out in order. A tree of ten
 //! thousand small files thus streams at the speed of one large file, cold or warm, and a range that
 //! begins late in the NAR reads no contents before it.
 //!
