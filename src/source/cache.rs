@@ -176,10 +176,15 @@ impl Cache {
                 Ok(())
             }
             Some(error) => {
-                self.believed_until.store(0, Ordering::Release);
+                self.doubt();
                 Err(self.unavailable(error))
             }
         }
+    }
+
+    /// Believes nothing any more until the next good look.
+    pub fn doubt(&self) {
+        self.believed_until.store(0, Ordering::Release);
     }
 
     /// Whether a scan of some source is due.
