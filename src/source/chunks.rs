@@ -1,10 +1,11 @@
 //! Chunks of what is stored, made by blocking.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
 
 use super::verified::Verified;
 use super::{Expected, Stored, TransferError};
@@ -61,19 +62,19 @@ fn read_error(expected: &Expected, error: &impl std::fmt::Display) -> TransferEr
 }
 
 /// The bytes of a part of a file.
-pub struct FileChunks {
-    file: File,
+pub struct FileChunks<F> {
+    file: F,
     range: Range<u64>,
 }
 
-impl FileChunks {
+impl<F> FileChunks<F> {
     /// `range` lies within the file.
-    pub const fn new(file: File, range: Range<u64>) -> Self {
+    pub const fn new(file: F, range: Range<u64>) -> Self {
         Self { file, range }
     }
 }
 
-impl Iterator for FileChunks {
+impl<F: AsFd> Iterator for FileChunks<F> {
     type Item = Result<Bytes, TransferError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -95,7 +96,7 @@ impl Iterator for FileChunks {
 }
 
 /// Reads exactly `size` bytes at `offset`; a file that ends before is an error.
-pub fn read_part(file: &File, offset: u64, size: usize) -> std::io::Result<Bytes> {
+pub fn read_part(file: impl AsFd, offset: u64, size: usize) -> std::io::Result<Bytes> {
     let mut buffer = Vec::with_capacity(size);
     while buffer.len() < size {
         let at = offset + buffer.len() as u64;
@@ -103,13 +104,22 @@ pub fn read_part(file: &File, offset: u64, size: usize) -> std::io::Result<Bytes
         let spare = rustix::buffer::spare_capacity(&mut buffer);
         // The allocator may have given more than was asked for; more bytes must not be read.
         debug_assert!(limit > 0);
-        let count = rustix::io::pread(file, spare, at)?;
+        let count = rustix::io::pread(&file, spare, at)?;
         if count == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
     buffer.truncate(size);
     Ok(Bytes::from(buffer))
+}
+
+/// Reads the first `size` bytes if that needs no disk; `None` where it would, or where the file
+/// system cannot tell (ZFS), or where the file has fewer.
+pub fn read_if_cached(file: impl AsFd, size: usize) -> Option<Bytes> {
+    let mut buffer = vec![0; size];
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let count = rustix::io::preadv2(file, &mut parts, 0, ReadWriteFlags::NOWAIT).ok()?;
+    (count == size).then(|| Bytes::from(buffer))
 }
 
 /// The bytes of a reader, in chunks, after some that are passed over.
