@@ -20,7 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
-use super::body::BlockingBody;
+use super::body::FileBody;
 use super::listen::PatientBody;
 use super::nar::whole_file;
 use super::narinfo::text_response;
@@ -30,11 +30,6 @@ use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
 use crate::source::cache::{Cache, Remembered};
-use crate::source::chunks::{FileChunks, read_if_cached};
-
-/// A NAR up to this size is read where its request is, if no disk is needed: handing it to another
-/// thread would cost more than the reading.
-const INLINE: usize = 128 * 1024;
 
 const NOT_FOUND: &[u8] = b"not found\n";
 
@@ -102,16 +97,8 @@ impl Front {
         let state = &self.state;
         let encoding = if name.is_bare() { EncodingLabel::Nar } else { EncodingLabel::Compressed };
         let response = whole_file(&open);
-        let inline = usize::try_from(open.size).ok().filter(|size| *size <= INLINE);
-        if let Some(bytes) = inline.and_then(|size| read_if_cached(&*open.file, size)) {
-            state.metrics.request(Route::Nar, 200);
-            state.metrics.sent(encoding, bytes.len());
-            state.metrics.first_byte(Route::Nar, began.elapsed());
-            state.metrics.answered(Route::Nar, began.elapsed());
-            return Some(response.map(|()| FrontBody::Whole(Some(bytes))));
-        }
-        let chunks = FileChunks::new(Arc::clone(&open.file), 0..open.size);
-        let body = axum::body::Body::new(BlockingBody::new(chunks, Some(open.size)));
+        let body = FileBody::new(Arc::clone(&open.file), 0..open.size);
+        let body = axum::body::Body::new(body);
         let mut response = response.map(|()| body);
         response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
         let line = state.log_requests.then(|| Line::of(request));
@@ -167,9 +154,6 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             return FrontFuture::Ready(Some(response));
         }
         if let Some(response) = self.from_open_file(&request, began) {
-            if let (Some(line), FrontBody::Whole(Some(bytes))) = (line, response.body()) {
-                line.write(response.status(), bytes.len() as u64, began, true);
-            }
             return FrontFuture::Ready(Some(response));
         }
         let patience = self.state.body_timeout;

@@ -17,7 +17,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::body::{BlockingBody, Chunks, GrowingBody, UnknownLength};
+use super::body::{BlockingBody, Chunks, FileBody, GrowingBody, UnknownLength};
 use super::error::Failure;
 use super::range::{self, Asked};
 use super::state::{CacheOf, CountAs, Params, State, Work};
@@ -25,7 +25,7 @@ use super::tree_body::TreeBody;
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarRequest;
 use crate::source::cache::{Cache, OpenNar};
-use crate::source::chunks::{BoxedChunks, CHUNK, read_part};
+use crate::source::chunks::BoxedChunks;
 use crate::source::{Nar, NarBody, Source, Stored, TransferError};
 
 /// A NAR's URL holds its hash, so its bytes never change.
@@ -164,11 +164,9 @@ fn body(
 ) -> Result<Prepared, Failure> {
     let length = part.end - part.start;
     match body {
-        NarBody::Stored(Stored::File(file)) if length <= CHUNK as u64 => {
-            let length = usize::try_from(length).unwrap_or(CHUNK);
-            let bytes = read_part(&file, part.start, length)
-                .map_err(|error| Failure::Internal(format!("a stored NAR: {error}")))?;
-            Ok(Prepared::Ready(response.map(|()| Body::from(bytes))))
+        NarBody::Stored(Stored::File(file)) => {
+            let body = FileBody::new(Arc::new(file), part);
+            Ok(Prepared::Ready(response.map(|()| Body::new(body))))
         }
         NarBody::Tree(tree) => Ok(Prepared::Tree(TreeBody::new(source, tree, part, response))),
         NarBody::Growing(job) => {
