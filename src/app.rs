@@ -203,9 +203,11 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     })
 }
 
-/// Whether a store is to be served: one that was found by itself may be missing.
+/// Whether a store is to be served: one that was found by itself may be missing. A store directory
+/// without a database is a store that cannot be read, not none.
 fn is_there(location: &StoreLocation) -> bool {
-    let there = location.database_dir().join("db.sqlite").exists();
+    let there =
+        location.database_dir().join("db.sqlite").exists() || location.real_store_dir.exists();
     if !there && location.optional {
         tracing::info!("no Nix store on this host: only banks are served");
     }

@@ -82,6 +82,22 @@ impl<I: Chunks> Body for BlockingBody<I> {
     }
 }
 
+/// No bytes, of a length that nobody knows: the body of an answer to HEAD where that of GET would
+/// have no length. An empty body would claim that it has none.
+pub struct UnknownLength;
+
+impl Body for UnknownLength {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(None)
+    }
+}
+
 /// A file that is being baked: what is written is sent, and the end only once all was right.
 pub struct GrowingBody {
     job: Arc<Job>,

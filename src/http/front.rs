@@ -164,6 +164,7 @@ fn count(
             sent: 0,
             started: false,
             ended: false,
+            failed: false,
             line: line.map(|line| (line, status)),
         }))
     })
@@ -204,6 +205,7 @@ pub struct Counted {
     sent: u64,
     started: bool,
     ended: bool,
+    failed: bool,
     line: Option<(Line, StatusCode)>,
 }
 
@@ -224,7 +226,7 @@ impl Counted {
                 self.sent += bytes as u64;
                 self.ended = self.body.is_end_stream();
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => self.failed = true,
             None => self.ended = true,
         }
         Poll::Ready(frame)
@@ -233,7 +235,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let whole = self.ended || self.body.is_end_stream();
+        let whole = !self.failed && (self.ended || self.body.is_end_stream());
         if let Some((line, status)) = &self.line {
             line.write(*status, self.sent, self.began, whole);
         }

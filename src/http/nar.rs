@@ -17,7 +17,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::body::{BlockingBody, Chunks, GrowingBody};
+use super::body::{BlockingBody, Chunks, GrowingBody, UnknownLength};
 use super::error::Failure;
 use super::range::{self, Asked};
 use super::state::{CacheOf, CountAs, Params, State, Work};
@@ -165,7 +165,7 @@ fn growing(nar: Nar, tag: &str, head: bool) -> Result<Prepared, Failure> {
         NarBody::Growing(job) if !head => {
             Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(job))))
         }
-        _ => Ok(Prepared::Ready(response.map(|()| Body::empty()))),
+        _ => Ok(Prepared::Ready(response.map(|()| Body::new(UnknownLength)))),
     }
 }
 

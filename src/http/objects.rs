@@ -11,7 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use super::body::BlockingBody;
+use super::body::{BlockingBody, UnknownLength};
 use super::error::Failure;
 use super::narinfo::respond;
 use super::state::{CacheOf, CountAs, Params, State, Work};
@@ -132,8 +132,8 @@ fn read_whole(blob: Blob) -> Result<Vec<u8>, Failure> {
 
 fn stream(blob: Blob, head: bool) -> Response {
     match blob {
-        _ if head => Response::new(Body::empty()),
         Blob::Bytes(bytes) => Response::new(Body::from(bytes)),
+        Blob::Stream(_) if head => Response::new(Body::new(UnknownLength)),
         Blob::Stream(reader) => Response::new(Body::new(BlockingBody::new(Decoded(reader), None))),
     }
 }

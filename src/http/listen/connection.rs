@@ -44,15 +44,21 @@ pub(super) async fn serve<S, B>(
         // Once registered, the two futures wake this task when they have something to say; until then
         // one atomic load a poll is enough, where polling them would take a lock that all
         // connections share. This comes first, so that the task's budget cannot be used up yet.
-        if !registered || stage.has_changed().unwrap_or(true) {
+        //
+        // The futures are woken one by one, so one of them may not know yet what the other was woken
+        // for: what counts is the value, and from the first change on both are polled every time.
+        if !registered || drained || stage.has_changed().unwrap_or(true) {
             registered = true;
-            stage.mark_unchanged();
-            if aborting.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
+            let is_over = aborting.as_mut().poll(context).is_ready();
+            if !drained {
+                let is_ending = draining.as_mut().poll(context).is_ready();
+                drained = is_ending || *stage.borrow_and_update() != Stage::Serving;
+                if drained {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
-            if !drained && draining.as_mut().poll(context).is_ready() {
-                drained = true;
-                connection.as_mut().graceful_shutdown();
+            if is_over {
+                return Poll::Ready(None);
             }
         }
         connection.as_mut().poll(context).map(Some)

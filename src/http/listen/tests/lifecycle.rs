@@ -78,6 +78,31 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_more() {
     assert_eq!(server.stats.cut_short.load(Relaxed), 0);
 }
 
+/// Several threads, so that a connection can be woken while the news is still being spread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_idle_connection_hears_that_the_server_drains_and_later_that_it_aborts() {
+    for _ in 0..50 {
+        let server = Server::start(generous());
+        let mut idle = Vec::new();
+        for _ in 0..16 {
+            let mut client = server.connect().await;
+            client.write_all(&get("/idle")).await.unwrap();
+            assert_eq!(read_answer(&mut client).await, "/idle");
+            idle.push(client);
+        }
+        let mut gated = server.connect().await;
+        gated.write_all(&get("/gated")).await.unwrap();
+        server.until("all are in", |stats| stats.open.load(Relaxed) == 17).await;
+        server.stage.send_replace(Stage::Draining);
+        for client in &mut idle {
+            assert_eq!(read_to_end(client).await, "");
+        }
+        assert_eq!(server.stats.idle_timeouts.load(Relaxed), 0, "one waited for its idle timeout");
+        server.stage.send_replace(Stage::Aborting);
+        timeout(PATIENCE, server.serving).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_drain_deadline_ends_what_does_not_finish() {
     let drain_timeout = Duration::from_millis(300);
