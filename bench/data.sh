@@ -1,4 +1,4 @@
-# The closures, made once: source of bench/run, which has set load, data and project's root as working directory.
+# The closures, made once: source of bench/run, which has set load, data, amount and project's root as working directory.
 # Two stores, so that all of one can be dumped by one process; of each, a bank with zstd and one without.
 
 nix=$PWD/target/tools/trixie/bin
@@ -34,12 +34,13 @@ make_closure() { # CLOSURE
 }
 
 # What it depends on: the generator and this file, and where it stands (the store directory is in the hashes).
-stamp="$(cat bench/load/data.rs bench/data.sh | sha256sum) $data"
+stamp="$(cat bench/load/data.rs bench/data.sh | sha256sum) $amount $data"
 if [ "$(cat "$data/stamp" 2>/dev/null)" != "$stamp" ]; then
   echo "making the data" >&2
   [ ! -d "$data" ] || { chmod -R u+w "$data"; rm -rf "$data"; }
   mkdir -p "$data/sources"
-  "$load" data "$data/sources"
+  # shellcheck disable=SC2086 # no word where it is all
+  "$load" data "$data/sources" $amount
   make_closure small
   make_closure large
   rm -rf "$data/sources"

@@ -79,7 +79,7 @@ start_snowbank() { # DIRECTORY DATA-DIRECTORY CLOSURE auto|none
   if $self; then start_stand_in "$@"; return; fi
   env -i PATH="$PATH" \
     NIX_STORE_DIR="$data/$3/store" NIX_STATE_DIR="$data/$3/var" NIX_LOG_DIR="$data/$3/log" \
-    target/release/snowbank serve --data-dir "$2" --listen 127.0.0.1:0 --store "$4" \
+    "$snowbank" serve --data-dir "$2" --listen 127.0.0.1:0 --store "$4" \
     >"$directory/output" 2>"$directory/errors" &
   pid=$!
   wait_for "snowbank to listen" grep -q '^listening on ' "$directory/output" || { cat "$directory/errors" >&2; return 1; }

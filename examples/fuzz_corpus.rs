@@ -9,12 +9,21 @@ use std::path::Path;
 
 use snowbank::codec::Compression;
 use snowbank::codec::seekable::{Encoder, Settings};
+use snowbank::nix::nar::{self, Event, Limits, ListingBuilder, Parser};
+use snowbank::nix::narinfo::NarInfo;
+use snowbank::nix::store_path::StoreDir;
 
 type Seed = (String, Vec<u8>);
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    for (target, seeds) in [("seekable", seekable()?), ("decode", decode()?)] {
+    for (target, seeds) in [
+        ("seekable", seekable()?),
+        ("decode", decode()?),
+        ("nar", nar()?),
+        ("narinfo", narinfo()?),
+        ("range_url", range_url()),
+    ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         fs::create_dir_all(&directory)?;
         for (name, bytes) in seeds {
@@ -93,4 +102,93 @@ fn encode(compression: Compression, content: &[u8]) -> Result<Vec<u8>> {
 /// Something that compresses, but not to nothing.
 fn text(size: usize) -> Vec<u8> {
     (0u32..).flat_map(|number| format!("{:x} ", number * number).into_bytes()).take(size).collect()
+}
+
+/// A file, a symlink and a directory of each, as NARs and as listings, behind the byte that says how
+/// they are cut.
+fn nar() -> Result<Vec<Seed>> {
+    let file = |executable, size| Event::File { executable, size, contents_offset: 0 };
+    let link = Event::Symlink { target: b"../lib" };
+    let trees: [(&str, &[Event<'_>]); 4] = [
+        ("empty-file", &[file(false, 0), Event::FileEnd]),
+        ("program", &[file(true, 5), Event::Contents(b"#!/x\n"), Event::FileEnd]),
+        ("symlink", &[link]),
+        (
+            "directory",
+            &[
+                Event::Directory,
+                Event::Entry(b"bin"),
+                Event::Directory,
+                Event::Entry(b"\xe9"),
+                link,
+                Event::DirectoryEnd,
+                Event::Entry(b"share"),
+                file(false, 8),
+                Event::Contents(b"contents"),
+                Event::FileEnd,
+                Event::DirectoryEnd,
+            ],
+        ),
+    ];
+    let mut seeds = Vec::new();
+    for (name, events) in trees {
+        let mut encoder = nar::Encoder::default();
+        let mut bytes = Vec::new();
+        for event in events {
+            encoder.event(event, &mut bytes);
+        }
+        let mut parser = Parser::new(Limits::default());
+        let mut listing = ListingBuilder::new(Limits::default());
+        parser.push(&bytes, &mut |event| listing.event(&event))?;
+        parser.finish()?;
+        seeds.push((format!("{name}-listing"), [b"\0", &listing.finish()?.to_json()[..]].concat()));
+        seeds.push((name.into(), [b"\x2a", &bytes[..]].concat()));
+    }
+    Ok(seeds)
+}
+
+const PATH: &str = "0c3x5p8yivwdvpr6h7vs8cl2z8r0xwpl-hello-2.12.1";
+const NAR_HASH: &str = "1b4yrsihzgm9wcl0vlaqj48ajxxnclcyynj9lbh3w2zh9cc6w4vp";
+
+/// A narinfo with every field, one with none that may be missing, and a signature.
+fn narinfo() -> Result<Vec<Seed>> {
+    let signature = format!("cache.example.org-1:{}==", "A".repeat(86));
+    let least = format!(
+        "StorePath: /nix/store/{PATH}\nURL: nar/{NAR_HASH}.nar\nNarHash: sha256:{NAR_HASH}\nNarSize: 120\n"
+    );
+    let all = format!(
+        "{least}Compression: zstd\nFileHash: sha256:{NAR_HASH}\nFileSize: 100\nReferences: {PATH} \
+         {PATH}-lib\nDeriver: {PATH}.drv\nSig: {signature}\nSig: {signature}\nCA: fixed:r:sha256:{NAR_HASH}\n"
+    );
+    for text in [&least, &all] {
+        NarInfo::parse(text.as_bytes(), &StoreDir::default())?;
+    }
+    let seeds = [("least", least), ("all", all), ("signature", signature)];
+    Ok(seeds.map(|(name, text)| (name.into(), text.into_bytes())).into())
+}
+
+/// Each form that a range, a tag, a name under `nar/` and a key has, behind a size.
+fn range_url() -> Vec<Seed> {
+    let hash = &PATH[..32];
+    let texts = [
+        ("range", "bytes=10-20".into()),
+        ("range-open", "bytes=10-".into()),
+        ("range-suffix", "bytes=-10".into()),
+        ("range-several", "bytes=0-1, 5-6".into()),
+        ("tags", "W/\"a\", \"tag\"".into()),
+        ("nar", format!("{NAR_HASH}.nar.zst")),
+        ("nar-harmonia", format!("{NAR_HASH}.nar?hash={hash}")),
+        ("nar-nix-serve", format!("{hash}-{NAR_HASH}.nar")),
+        ("nar-attic", format!("{hash}.nar")),
+        ("store-path", PATH.into()),
+        ("store-path-hash", hash.into()),
+        ("store-directory", "/nix/store".into()),
+        ("realisation", format!("sha256:{}!out", "0f".repeat(32))),
+        ("build-trace", format!("{PATH}.drv/out")),
+        ("hash", format!("sha256:{NAR_HASH}")),
+        ("hash-sri", format!("sha256-{}=", "A".repeat(43))),
+    ];
+    let size = 1000u64.to_le_bytes();
+    let seed = |(name, text): (&str, String)| (name.into(), [&size, text.as_bytes()].concat());
+    texts.map(seed).into()
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target for so many seconds on its stored corpus; fails on the first crash.
+# Runs every fuzz target for so many seconds on its stored corpus; fails if one of them does.
 #
 # usage: fuzz/smoke.sh SECONDS
 #
@@ -7,6 +7,7 @@
 # RUSTC_BOOTSTRAP lets it take the flags that cargo-fuzz passes. There is no address sanitizer:
 # our code has no unsafe, and the C libraries below it are not instrumented by it.
 # What a run finds stays outside the stored corpus; a crash is left in fuzz/artifacts/<target>.
+# The last line says how many targets passed and failed.
 set -eu
 
 seconds=${1:?usage: fuzz/smoke.sh SECONDS}
@@ -16,11 +17,23 @@ export RUSTC_BOOTSTRAP=1
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
 
+# All at once first: then a run is one, and what does not compile is seen before any has begun.
+cargo fuzz build --sanitizer none
+
+passed=0
+failed=0
 for target in $(cargo fuzz list); do
     mkdir "$found/$target"
     # A seed or an input that takes ten seconds, or 512 MiB, is a crash as well: the limits that
     # the decoders promise are far below.
-    cargo fuzz run --sanitizer none "$target" "$found/$target" "fuzz/corpus/$target" -- \
+    if cargo fuzz run --sanitizer none "$target" "$found/$target" "fuzz/corpus/$target" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len=65536 \
-        -print_final_stats=1
+        -print_final_stats=1; then
+        passed=$((passed + 1))
+    else
+        echo "fuzz target $target failed" >&2
+        failed=$((failed + 1))
+    fi
 done
+echo "fuzz targets: $passed passed, $failed failed"
+[ "$failed" -eq 0 ]

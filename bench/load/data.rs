@@ -6,12 +6,23 @@ use std::{
     path::Path,
 };
 
-/// Paths of the closure with many small files.
-const SMALL_PATHS: u64 = 500;
-/// Files in each of them, on average 5 KiB: 100 MB in all.
+/// Files in each path of the closure with many small files, on average 5 KiB.
 const FILES: u64 = 40;
-/// MiB of each large path.
-const LARGE: u64 = 128;
+
+/// How much of it there is.
+pub(crate) struct Amount {
+    /// Paths of the closure with many small files.
+    small_paths: u64,
+    /// MiB of each large path.
+    large: u64,
+    /// MiB of the path that ranges are asked of.
+    range: u64,
+}
+
+/// What is measured: 100 MB of small files, and 1 GiB for ranges.
+pub(crate) const ALL: Amount = Amount { small_paths: 500, large: 128, range: 1024 };
+/// What shows that the comparison works; ranges are asked of all over some 40 MB.
+pub(crate) const LITTLE: Amount = Amount { small_paths: 8, large: 2, range: 48 };
 
 struct Numbers(u64);
 
@@ -42,9 +53,10 @@ impl Numbers {
     }
 }
 
-/// `small/<n>`: the closure's trees; `large/<n>`: four paths of one file each, and `large/range`, 1 GiB.
-pub(crate) fn make(root: &Path) {
-    for path in 0..SMALL_PATHS {
+/// `small/<n>`: the closure's trees; `large/<n>`: four paths of one file each, and `large/range`.
+pub(crate) fn make(root: &Path, amount: &Amount) {
+    let Amount { small_paths, large, range } = *amount;
+    for path in 0..small_paths {
         let mut numbers = Numbers(path + 1);
         for file in 0..FILES {
             let directory = root.join(format!("small/path-{path:03}/share/{}", file % 5));
@@ -58,7 +70,7 @@ pub(crate) fn make(root: &Path) {
         }
     }
     for (name, mebibytes) in
-        [("a", LARGE), ("b", LARGE), ("c", LARGE), ("d", LARGE), ("range", 1024)]
+        [("a", large), ("b", large), ("c", large), ("d", large), ("range", range)]
     {
         let directory = root.join("large").join(name);
         fs::create_dir_all(&directory).unwrap();

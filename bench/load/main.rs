@@ -14,7 +14,7 @@ mod report;
 use std::{env, fs, net::TcpListener, path::Path};
 
 const USAGE: &str =
-    "load data DIR                         the trees that the store paths are made of
+    "load data DIR [little]                the trees that the store paths are made of
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
@@ -32,7 +32,8 @@ fn main() {
         env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["data", directory] => data::make(Path::new(directory)),
+        ["data", directory] => data::make(Path::new(directory), &data::ALL),
+        ["data", directory, "little"] => data::make(Path::new(directory), &data::LITTLE),
         ["ports", count] => println!("{}", ports(number(count)).join(" ")),
         ["urls", base, hashes] => {
             for url in client::nar_urls(base, &lines(hashes)) {
