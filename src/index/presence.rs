@@ -88,7 +88,8 @@ impl Presence {
         Some(Scan { presence: self, truth, began: Instant::now() })
     }
 
-    fn known(&self) -> Arc<Known> {
+    /// What the last scan found.
+    pub fn known(&self) -> Arc<Known> {
         // A poisoned lock holds a whole value: it is only ever swapped.
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }

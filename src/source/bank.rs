@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
@@ -24,6 +25,8 @@ pub struct BankSource {
     pub(super) presence: Presence,
     last_look: Mutex<Option<Stamp>>,
     names: RwLock<Names>,
+    /// Whether every narinfo of the last scan has been read.
+    all_read: AtomicBool,
     reported: Mutex<HashSet<StorePathHash>>,
 }
 
@@ -36,6 +39,18 @@ struct Names {
     sizes: HashMap<Sha256, u64>,
     read: HashSet<StorePathHash>,
 }
+
+impl Names {
+    fn forget_all_but(&mut self, paths: &HashSet<StorePathHash>) {
+        self.read.retain(|hash| paths.contains(hash));
+        self.paths.retain(|_, hash| paths.contains(hash));
+        let Self { sizes, paths, .. } = self;
+        sizes.retain(|nar, _| paths.contains_key(nar));
+    }
+}
+
+/// Narinfos read in one go, so that a start with a million of them serves meanwhile.
+const READ_AT_ONCE: usize = 10_000;
 
 /// A NAR's file that Nix wrote, and how it is compressed.
 pub struct Compressed {
@@ -63,6 +78,7 @@ impl BankSource {
             presence: Presence::default(),
             last_look: Mutex::default(),
             names: RwLock::default(),
+            all_read: AtomicBool::new(false),
             reported: Mutex::default(),
         }
     }
@@ -85,17 +101,35 @@ impl BankSource {
                 known.paths.insert(hash);
             })
             .map_err(unavailable)?;
-        let unread: Vec<_> = {
-            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-            known.paths.difference(&names.read).copied().collect()
-        };
         scan.finish(known);
-        lock(&self.reported).clear();
-        for hash in unread {
-            // What is damaged is reported, and the others are read all the same.
-            let _ = self.read_narinfo(hash);
-        }
+        self.all_read.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Reads some of the narinfos that came since the last call, to know which path a NAR is of.
+    /// Says whether there are more. Measured: 15 us each when they are in memory.
+    pub(super) fn read_some(&self) -> bool {
+        if self.all_read.load(Ordering::Acquire) {
+            return false;
+        }
+        let known = self.presence.known();
+        let (unread, more) = {
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            let mut unread = known.paths.iter().filter(|hash| !names.read.contains(hash));
+            let some: Vec<_> = unread.by_ref().take(READ_AT_ONCE).copied().collect();
+            (some, unread.next().is_some())
+        };
+        for hash in &unread {
+            // What is damaged is reported when it is read, and the others are read all the same.
+            let _ = self.read_narinfo(*hash);
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.read.extend(unread);
+        if names.read.len() > known.paths.len() {
+            names.forget_all_but(&known.paths);
+        }
+        self.all_read.store(!more, Ordering::Release);
+        more
     }
 
     pub(super) fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
@@ -116,10 +150,15 @@ impl BankSource {
                 if let Some(found) = self.file(name)? {
                     return Ok(Some(found));
                 }
-                match path.or_else(|| self.path_of(name.hash)) {
-                    Some(path) if name.is_bare() => self.content(path, Some(name.hash)),
-                    _ => Ok(None),
+                if !name.is_bare() {
+                    return Ok(None);
                 }
+                let found = path.or_else(|| self.path_of(name.hash)).or_else(|| {
+                    // Shortly after the start not all is known yet, and a 404 must be certain.
+                    while self.read_some() {}
+                    self.path_of(name.hash)
+                });
+                found.map_or(Ok(None), |path| self.content(path, Some(name.hash)))
             }
             NarRequest::OfPath { path, nar_hash } => self.content(path, nar_hash),
         }
@@ -162,6 +201,7 @@ impl BankSource {
                 )
             })?;
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.reported).remove(&hash);
         names.read.insert(hash);
         names.paths.insert(narinfo.info.nar_hash, hash);
         names.paths.insert(name.hash, hash);

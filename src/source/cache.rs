@@ -238,6 +238,11 @@ impl Cache {
         }
     }
 
+    /// Learns some more of what the sources have. Blocks, for a moment; says whether there is more.
+    pub fn learn_some(&self) -> bool {
+        self.sources.iter().fold(false, |more, source| source.learn_some() || more)
+    }
+
     /// Asks the sources in order. Blocks. `Ok(None)` means that none has the path, for certain.
     pub fn find(&self, hash: StorePathHash) -> Result<Option<Arc<Answer>>, Unavailable> {
         if (self.is_believed() || self.look().is_ok())

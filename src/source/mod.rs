@@ -112,6 +112,15 @@ impl Source {
         }
     }
 
+    /// Learns some more of what it has, where a scan alone does not tell; says whether there is more
+    /// to learn.
+    pub fn learn_some(&self) -> bool {
+        match self {
+            Self::Bank(bank) => bank.read_some(),
+            Self::Store(_) => false,
+        }
+    }
+
     /// The narinfo of a path whose NAR is there, with the signatures that it came with.
     pub fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
         if self.presence().contains(hash) == Some(false) {
