@@ -133,6 +133,7 @@ async fn keep_looking(state: &Arc<State>) {
         let state = Arc::clone(state);
         let looked = tokio::task::spawn_blocking(move || {
             for cache in state.caches.values() {
+                cache.close_files();
                 if cache.look().is_ok() {
                     cache.scan();
                 }

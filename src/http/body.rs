@@ -1,7 +1,9 @@
 //! Bodies: what blocks is read on the blocking pool, a chunk at a time and one ahead, so that a
 //! slow client holds a buffer or two and never a thread.
 
+use std::fs::File;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::source::TransferError;
-use crate::source::chunks::{CHUNK, read_part};
+use crate::source::chunks::{CHUNK, read_if_cached, read_part};
 use crate::source::local::bake::{Job, Progress};
 
 /// Chunks that are made by blocking.
@@ -79,6 +81,71 @@ impl<I: Chunks> Body for BlockingBody<I> {
 
     fn size_hint(&self) -> SizeHint {
         self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// The bytes of a part of a file.
+///
+/// What the page cache holds is read where it is sent: the copy has to be made anyway, and handing
+/// it to another thread and back costs more than the copy (measured beside other loads: 1.16 instead of 0.96 CPU-s/GiB
+/// on NARs of 180 kB). What may need the disk is read on the blocking pool.
+pub struct FileBody {
+    file: Arc<File>,
+    left: Range<u64>,
+    reading: Option<JoinHandle<std::io::Result<Bytes>>>,
+}
+
+impl FileBody {
+    /// `part` lies within the file.
+    pub const fn new(file: Arc<File>, part: Range<u64>) -> Self {
+        Self { file, left: part, reading: None }
+    }
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = TransferError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransferError>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let offset = self.left.start;
+        let size = usize::try_from(self.left.end - offset).unwrap_or(CHUNK).min(CHUNK);
+        if self.reading.is_none() {
+            if let Some(chunk) = read_if_cached(&*self.file, offset, size) {
+                self.left.start += chunk.len() as u64;
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            let file = Arc::clone(&self.file);
+            let read = move || read_part(&*file, offset, size);
+            self.reading = Some(tokio::task::spawn_blocking(read));
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
+        let read = ready!(Pin::new(reading).poll(context));
+        self.reading = None;
+        Poll::Ready(Some(match read.map_err(std::io::Error::other).flatten() {
+            Ok(chunk) => {
+                self.left.start += chunk.len() as u64;
+                Ok(Frame::data(chunk))
+            }
+            Err(error) => {
+                self.left.start = self.left.end;
+                tracing::error!("an answer was cut: a stored NAR: {error}");
+                Err(TransferError::Read { path: "a stored NAR".into(), why: error.to_string() })
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.end - self.left.start)
     }
 }
 

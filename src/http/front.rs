@@ -1,4 +1,5 @@
-//! Before the router: narinfo that memory can answer, and the counting of everything.
+//! Before the router: narinfo that memory can answer, NARs whose files are open, and the counting of
+//! everything.
 //!
 //! Most requests of a Nix client are for narinfo, and most of those are misses. Those that memory
 //! answers take a path of their own, without routing, without a task and without a boxed body: a
@@ -13,17 +14,20 @@ use std::time::Instant;
 
 use axum::Router;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
+use super::body::FileBody;
 use super::listen::PatientBody;
+use super::nar::whole_file;
 use super::narinfo::text_response;
 use super::router::router;
 use super::state::{CountAs, State};
 use crate::metrics::{EncodingLabel, Route};
+use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
 use crate::source::cache::{Cache, Remembered};
 
@@ -75,6 +79,43 @@ impl Front {
         Some(response.map(|bytes| FrontBody::Whole(Some(bytes))))
     }
 
+    /// The whole of a stored NAR whose file is open already, if that is what is asked for.
+    fn from_open_file<B>(
+        &self,
+        request: &Request<B>,
+        began: Instant,
+    ) -> Option<Response<FrontBody>> {
+        let conditional = [RANGE, IF_NONE_MATCH, IF_RANGE];
+        let plain = *request.method() == Method::GET
+            && request.uri().query().is_none()
+            && !conditional.iter().any(|name| request.headers().contains_key(name));
+        if !plain {
+            return None;
+        }
+        let (cache, name) = self.nar_of(request.uri().path())?;
+        let open = cache.open_nar(name)?;
+        let state = &self.state;
+        let encoding = if name.is_bare() { EncodingLabel::Nar } else { EncodingLabel::Compressed };
+        let response = whole_file(&open);
+        let body = FileBody::new(Arc::clone(&open.file), 0..open.size);
+        let body = axum::body::Body::new(body);
+        let mut response = response.map(|()| body);
+        response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
+        let line = state.log_requests.then(|| Line::of(request));
+        Some(count(response, Arc::clone(state), began, line))
+    }
+
+    fn nar_of(&self, path: &str) -> Option<(&Arc<Cache>, NarFileName)> {
+        let (cache, name) = match path.strip_prefix("/c/") {
+            Some(rest) => {
+                let (cache, rest) = rest.split_once('/')?;
+                (self.state.caches.get(cache)?, rest.strip_prefix("nar/")?)
+            }
+            None => (&self.state.default, path.strip_prefix("/nar/")?),
+        };
+        Some((cache, NarFileName::parse(name)?))
+    }
+
     fn narinfo_of(&self, path: &str) -> Option<(&Arc<Cache>, StorePathHash)> {
         let stem = path.strip_suffix(".narinfo")?;
         let (cache, hash) = match stem.strip_prefix("/c/") {
@@ -110,6 +151,9 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             if let Some(line) = line {
                 line.write(response.status(), response.body().size_hint().lower(), began, true);
             }
+            return FrontFuture::Ready(Some(response));
+        }
+        if let Some(response) = self.from_open_file(&request, began) {
             return FrontFuture::Ready(Some(response));
         }
         let patience = self.state.body_timeout;

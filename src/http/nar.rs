@@ -17,14 +17,15 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::body::{BlockingBody, Chunks, GrowingBody, UnknownLength};
+use super::body::{BlockingBody, Chunks, FileBody, GrowingBody, UnknownLength};
 use super::error::Failure;
 use super::range::{self, Asked};
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use super::tree_body::TreeBody;
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarRequest;
-use crate::source::chunks::{BoxedChunks, CHUNK, read_part};
+use crate::source::cache::{Cache, OpenNar};
+use crate::source::chunks::BoxedChunks;
 use crate::source::{Nar, NarBody, Source, Stored, TransferError};
 
 /// A NAR's URL holds its hash, so its bytes never change.
@@ -47,6 +48,7 @@ pub async fn get(
         .blocking(Work::Small, move || {
             let found = asker.first(|source| source.nar(asked))?;
             let Some((source, nar)) = found else { return Err(Failure::NotFound) };
+            keep_open(&asker, asked, &nar);
             prepare(source, nar, &headers, head)
         })
         .await?;
@@ -63,6 +65,30 @@ pub async fn get(
     let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
     response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
     Ok(response)
+}
+
+/// Has the requests that follow find the file open.
+fn keep_open(cache: &Cache, asked: NarRequest, nar: &Nar) {
+    if let NarRequest::File { name, .. } = asked
+        && let NarBody::Stored(Stored::File(file)) = &nar.body
+        && let Some(size) = nar.size
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", nar.tag))
+        && let Ok(file) = file.try_clone()
+    {
+        cache.keep_open(name, Arc::new(file), size, tag);
+    }
+}
+
+/// The whole of a file that is open already: the headers, and how many bytes follow.
+pub fn whole_file(open: &OpenNar) -> http::Response<()> {
+    let mut response = http::Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, NAR_TYPE);
+    headers.insert(CACHE_CONTROL, FOREVER);
+    headers.insert(ETAG, open.tag.clone());
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(open.size));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response
 }
 
 /// What the blocking part of the work came to.
@@ -138,11 +164,9 @@ fn body(
 ) -> Result<Prepared, Failure> {
     let length = part.end - part.start;
     match body {
-        NarBody::Stored(Stored::File(file)) if length <= CHUNK as u64 => {
-            let length = usize::try_from(length).unwrap_or(CHUNK);
-            let bytes = read_part(&file, part.start, length)
-                .map_err(|error| Failure::Internal(format!("a stored NAR: {error}")))?;
-            Ok(Prepared::Ready(response.map(|()| Body::from(bytes))))
+        NarBody::Stored(Stored::File(file)) => {
+            let body = FileBody::new(Arc::new(file), part);
+            Ok(Prepared::Ready(response.map(|()| Body::new(body))))
         }
         NarBody::Tree(tree) => Ok(Prepared::Tree(TreeBody::new(source, tree, part, response))),
         NarBody::Growing(job) => {

@@ -43,6 +43,7 @@ pub async fn look(state: &Arc<State>) -> Result<(bool, Value), Failure> {
                     let status = match looked {
                         Ok(()) => "ok",
                         Err(error) => {
+                            cache.doubt();
                             tracing::error!(cache = name, source = label, "unhealthy: {error}");
                             "cannot be read"
                         }

@@ -10,13 +10,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::body::BlockingBody;
 use super::error::Failure;
 use super::state::State;
 use crate::metrics::SourceLabel;
-use crate::source::Source;
 use crate::source::cache::Unavailable;
 use crate::source::local::TreeNar;
 use crate::source::local::tree::{Expected, NarStream, TreeError};
+use crate::source::{Source, TransferError};
 
 /// An answer whose tree has not been touched yet.
 pub struct TreeBody {
@@ -37,8 +38,10 @@ impl TreeBody {
         Self { source, nar, part, response }
     }
 
-    /// Reads the first chunk, and answers accordingly: what is known to be wrong before the status
-    /// line is answered as not there, so that a client goes elsewhere at once.
+    /// Reads the first chunk, and answers accordingly: a path that has been collected meanwhile is
+    /// not there. One with wrong bytes gets its status line and then a reset, whenever it is found
+    /// out; by then it is in quarantine, so that a client that asks again hears 404 and goes
+    /// elsewhere.
     pub async fn respond(self, state: &Arc<State>) -> Result<Response, Failure> {
         let Self { source, nar, part, response } = self;
         let TreeNar { tree, info } = nar;
@@ -64,7 +67,14 @@ impl TreeBody {
                 body.first = Some(chunk);
                 Ok(response.map(|()| Body::new(body)))
             }
-            Some(Err(error)) => Err(body.outcome.refuse(&error)),
+            Some(Err(error)) => {
+                body.outcome.was_wrong(&error);
+                if !is_mismatch(&error) {
+                    return Err(refuse(&error));
+                }
+                let broken = BlockingBody::new(std::iter::once(Err(cut(&error))), None);
+                Ok(response.map(|()| Body::new(broken)))
+            }
             None => Err(Failure::Internal("a NAR without bytes".into())),
         }
     }
@@ -103,24 +113,27 @@ impl Outcome {
              `nix-store --verify-path {path}` tells more"
         );
         if is_mismatch(error) {
+            self.state.metrics.damaged.inc();
             self.state.metrics.hash_mismatches.inc();
             if let Source::Store(store) = &*self.source {
                 store.quarantine(path.hash());
             }
         }
     }
+}
 
-    fn refuse(&self, error: &TreeError) -> Failure {
-        self.was_wrong(error);
-        if is_mismatch(error) || matches!(error, TreeError::NotFound { .. }) {
-            self.state.metrics.damaged.inc();
-            return Failure::NotFound;
-        }
-        Failure::Unavailable(Unavailable {
-            cache: format!("{:?}", SourceLabel::Store).to_lowercase(),
-            why: error.to_string(),
-        })
+fn refuse(error: &TreeError) -> Failure {
+    if matches!(error, TreeError::NotFound { .. }) {
+        return Failure::NotFound;
     }
+    Failure::Unavailable(Unavailable {
+        cache: format!("{:?}", SourceLabel::Store).to_lowercase(),
+        why: error.to_string(),
+    })
+}
+
+fn cut(error: &TreeError) -> TransferError {
+    TransferError::Read { path: "a store path".into(), why: error.to_string() }
 }
 
 /// Whether the tree is known to be something else than what was registered.

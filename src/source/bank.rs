@@ -32,6 +32,8 @@ pub struct BankSource {
 #[derive(Default)]
 struct Names {
     paths: HashMap<Sha256, StorePathHash>,
+    /// What each narinfo promises of its file, in bytes.
+    sizes: HashMap<Sha256, u64>,
     read: HashSet<StorePathHash>,
 }
 
@@ -163,6 +165,10 @@ impl BankSource {
         names.read.insert(hash);
         names.paths.insert(narinfo.info.nar_hash, hash);
         names.paths.insert(name.hash, hash);
+        match narinfo.file_size {
+            Some(size) => names.sizes.insert(name.hash, size),
+            None => names.sizes.remove(&name.hash),
+        };
         Ok(Some((narinfo, name)))
     }
 
@@ -170,7 +176,13 @@ impl BankSource {
     fn file(&self, name: NarFileName) -> Result<Option<Nar>, SourceError> {
         let found = self.bank.open_nar(name).map_err(|error| self.refuse(error))?;
         let Some((file, size)) = found else { return Ok(None) };
-        if let Some(path) = self.path_of(name.hash)
+        let (path, promised) = {
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            (names.paths.get(&name.hash).copied(), names.sizes.get(&name.hash).copied())
+        };
+        // What memory finds wrong is asked again: the narinfo may be another by now.
+        if let Some(path) = path
+            && (size == 0 || promised.is_some_and(|promised| promised != size))
             && let Some((narinfo, named)) = self.read_narinfo(path)?
             && named == name
         {

@@ -7,6 +7,7 @@
 //! its signatures are remembered by their fingerprint, which outlives that version.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use super::{Source, SourceError};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::signature::{Signature, fingerprint};
 use crate::nix::store_path::StorePathHash;
@@ -28,6 +30,9 @@ use crate::sign::KeyRing;
 
 /// How old a look at the sources may be for memory to be believed.
 pub const BELIEVED: Duration = Duration::from_millis(20);
+/// Files of NARs that are kept open between requests, each for a second at most, so that a dataset
+/// can be unmounted.
+const OPEN_FILES: usize = 1024;
 /// Signatures that are remembered: about 150 bytes each.
 const SIGNATURES: usize = 100_000;
 
@@ -47,6 +52,7 @@ pub struct Cache {
     looking: AtomicBool,
     narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
     signatures: Memory<Sha256, Arc<Vec<Signature>>>,
+    files: Memory<NarFileName, Arc<OpenNar>>,
     metrics: Arc<Metrics>,
 }
 
@@ -60,6 +66,17 @@ pub struct Answer {
     pub narinfo: NarInfo,
     /// Which source had it.
     pub source: Arc<Source>,
+    version: u64,
+}
+
+/// A stored NAR whose file is open, to be sent as it lies.
+pub struct OpenNar {
+    /// The file.
+    pub file: Arc<File>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// A strong validator of its bytes.
+    pub tag: HeaderValue,
     version: u64,
 }
 
@@ -117,6 +134,7 @@ impl Cache {
             looking: AtomicBool::new(false),
             narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
             signatures: Memory::new(SIGNATURES),
+            files: Memory::new(OPEN_FILES),
             metrics,
         }
     }
@@ -154,6 +172,25 @@ impl Cache {
         if self.sources.iter().all(absent) { Remembered::Miss } else { Remembered::Unknown }
     }
 
+    /// A stored NAR that was sent a moment ago, if nothing has changed since.
+    pub fn open_nar(&self, name: NarFileName) -> Option<Arc<OpenNar>> {
+        if !self.may_believe_meanwhile() {
+            return None;
+        }
+        self.files.get(&name).filter(|open| open.version == self.version())
+    }
+
+    /// Keeps the file of a stored NAR open for the requests that follow.
+    pub fn keep_open(&self, name: NarFileName, file: Arc<File>, size: u64, tag: HeaderValue) {
+        let version = self.version();
+        self.files.insert(name, Arc::new(OpenNar { file, size, tag, version }));
+    }
+
+    /// Closes the files that were kept open.
+    pub fn close_files(&self) {
+        self.files.clear();
+    }
+
     /// Looks at every source, so that memory may be believed for a while. Blocks.
     ///
     /// Fails if any source cannot be read; the others are looked at all the same.
@@ -176,10 +213,15 @@ impl Cache {
                 Ok(())
             }
             Some(error) => {
-                self.believed_until.store(0, Ordering::Release);
+                self.doubt();
                 Err(self.unavailable(error))
             }
         }
+    }
+
+    /// Believes nothing any more until the next good look.
+    pub fn doubt(&self) {
+        self.believed_until.store(0, Ordering::Release);
     }
 
     /// Whether a scan of some source is due.

@@ -1,11 +1,14 @@
 //! Chunks of what is stored, made by blocking.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
 
+use super::buffer::BufferPool;
 use super::verified::Verified;
 use super::{Expected, Stored, TransferError};
 
@@ -61,19 +64,19 @@ fn read_error(expected: &Expected, error: &impl std::fmt::Display) -> TransferEr
 }
 
 /// The bytes of a part of a file.
-pub struct FileChunks {
-    file: File,
+pub struct FileChunks<F> {
+    file: F,
     range: Range<u64>,
 }
 
-impl FileChunks {
+impl<F> FileChunks<F> {
     /// `range` lies within the file.
-    pub const fn new(file: File, range: Range<u64>) -> Self {
+    pub const fn new(file: F, range: Range<u64>) -> Self {
         Self { file, range }
     }
 }
 
-impl Iterator for FileChunks {
+impl<F: AsFd> Iterator for FileChunks<F> {
     type Item = Result<Bytes, TransferError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -94,22 +97,53 @@ impl Iterator for FileChunks {
     }
 }
 
-/// Reads exactly `size` bytes at `offset`; a file that ends before is an error.
-pub fn read_part(file: &File, offset: u64, size: usize) -> std::io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(size);
-    while buffer.len() < size {
-        let at = offset + buffer.len() as u64;
-        let limit = size - buffer.len();
-        let spare = rustix::buffer::spare_capacity(&mut buffer);
-        // The allocator may have given more than was asked for; more bytes must not be read.
-        debug_assert!(limit > 0);
-        let count = rustix::io::pread(file, spare, at)?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+/// Buffers of [`CHUNK`] bytes for all answers. One for the process, as its allocator is: what is
+/// sent belongs to no cache any more.
+static BUFFERS: LazyLock<Arc<BufferPool>> = LazyLock::new(|| BufferPool::new(CHUNK, IDLE_BUFFERS));
+/// Idle buffers that are kept: 8 MiB.
+const IDLE_BUFFERS: usize = 32;
+/// Below this a fresh allocation is as cheap as a buffer, and a buffer would be mostly empty while
+/// a slow client holds it.
+const SMALL: usize = 16 * 1024;
+
+/// Reads exactly `size` bytes at `offset`, at most [`CHUNK`]; a file that ends before is an error.
+pub fn read_part(file: impl AsFd, offset: u64, size: usize) -> io::Result<Bytes> {
+    fill(size, |rest, filled| Ok(rustix::io::pread(&file, rest, offset + filled as u64)?))
+}
+
+/// Reads `size` bytes at `offset`, at most [`CHUNK`], if that needs no disk; `None` where it would, or
+/// where the file system cannot tell, or where the file has fewer.
+pub fn read_if_cached(file: impl AsFd, offset: u64, size: usize) -> Option<Bytes> {
+    let read = |rest: &mut [u8], filled: usize| {
+        let mut parts = [IoSliceMut::new(rest)];
+        let at = offset + filled as u64;
+        Ok(rustix::io::preadv2(&file, &mut parts, at, ReadWriteFlags::NOWAIT)?)
+    };
+    fill(size, read).ok()
+}
+
+/// Fills a buffer of `size` bytes by reads that are told how many bytes are there already.
+fn fill(size: usize, read: impl Fn(&mut [u8], usize) -> io::Result<usize>) -> io::Result<Bytes> {
+    let complete = |rest: &mut [u8]| -> io::Result<()> {
+        let mut filled = 0;
+        while filled < rest.len() {
+            match read(&mut rest[filled..], filled)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
         }
+        Ok(())
+    };
+    if size <= SMALL {
+        let mut bytes = vec![0; size];
+        complete(&mut bytes)?;
+        return Ok(Bytes::from(bytes));
     }
-    buffer.truncate(size);
-    Ok(Bytes::from(buffer))
+    let mut buffer = BUFFERS.take();
+    let rest = buffer.rest().get_mut(..size).ok_or(io::ErrorKind::InvalidInput)?;
+    complete(rest)?;
+    buffer.advance(size);
+    Ok(Bytes::from_owner(buffer))
 }
 
 /// The bytes of a reader, in chunks, after some that are passed over.
@@ -122,7 +156,7 @@ struct ReaderChunks<R> {
 }
 
 impl<R: Read> Iterator for ReaderChunks<R> {
-    type Item = std::io::Result<Bytes>;
+    type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let result = self.read();
@@ -134,10 +168,10 @@ impl<R: Read> Iterator for ReaderChunks<R> {
 }
 
 impl<R: Read> ReaderChunks<R> {
-    fn read(&mut self) -> std::io::Result<Option<Bytes>> {
+    fn read(&mut self) -> io::Result<Option<Bytes>> {
         let Some(reader) = &mut self.reader else { return Ok(None) };
         if self.skip > 0 {
-            let skipped = std::io::copy(&mut reader.take(self.skip), &mut std::io::sink())?;
+            let skipped = io::copy(&mut reader.take(self.skip), &mut io::sink())?;
             self.skip -= skipped;
         }
         if self.left == 0 && !self.to_end {
@@ -147,14 +181,14 @@ impl<R: Read> ReaderChunks<R> {
             // The end must be the end: a decoder reports trailing bytes only when asked for more.
             return match reader.read(&mut [0])? {
                 0 => Ok(None),
-                _ => Err(std::io::Error::other("more bytes than NarSize")),
+                _ => Err(io::Error::other("more bytes than NarSize")),
             };
         }
         let wanted = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
         let mut buffer = Vec::with_capacity(wanted);
-        let count = std::io::copy(&mut reader.take(wanted as u64), &mut buffer)?;
+        let count = io::copy(&mut reader.take(wanted as u64), &mut buffer)?;
         if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.left -= count;
         Ok(Some(Bytes::from(buffer)))

@@ -5,6 +5,7 @@
 
 pub mod bank;
 pub mod browse;
+pub(crate) mod buffer;
 pub mod cache;
 pub mod chunks;
 pub mod local;

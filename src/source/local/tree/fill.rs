@@ -8,9 +8,9 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::{Errno, pread};
 
 use super::TreeError;
-use super::buffer::Buffer;
 use super::error::quote;
 use super::plan::{LargeFile, Piece, Segment};
+use crate::source::buffer::Buffer;
 
 /// O_NONBLOCK so that a pipe that took a file's place does not hang us; it means nothing to files.
 const OPEN_FILE: OFlags =

@@ -13,7 +13,6 @@
 //! into memory (a mapped file that changes under the reader gave wrong bytes and SIGBUS elsewhere).
 //! The memory of a stream is bounded, and when its consumer goes away its work stops.
 
-mod buffer;
 mod core;
 mod directory;
 mod error;

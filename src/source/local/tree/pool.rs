@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::buffer::BufferPool;
 use super::core::Core;
 use super::plan::SEGMENT;
+use crate::source::buffer::BufferPool;
 
 /// A fixed number of threads that do all blocking work of all [`NarStream`](super::NarStream)s,
 /// turn by turn. A stream whose consumer is slow holds some buffers, but no thread.

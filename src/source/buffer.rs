@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where buffers wait.
 #[derive(Debug)]
-pub(super) struct BufferPool {
+pub(crate) struct BufferPool {
     size: usize,
     most: usize,
     idle: Mutex<Vec<Box<[u8]>>>,
@@ -17,7 +17,7 @@ pub(super) struct BufferPool {
 }
 
 /// A buffer that goes back to its pool when it is dropped. As a `[u8]` it is what was filled.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     data: Box<[u8]>,
     length: usize,
     pool: Arc<BufferPool>,
@@ -25,11 +25,11 @@ pub(super) struct Buffer {
 
 impl BufferPool {
     /// A pool of buffers of `size` bytes, which keeps at most `most` idle ones.
-    pub(super) fn new(size: usize, most: usize) -> Arc<Self> {
+    pub(crate) fn new(size: usize, most: usize) -> Arc<Self> {
         Arc::new(Self { size, most, idle: Mutex::default(), in_use: AtomicUsize::new(0) })
     }
 
-    pub(super) fn take(self: &Arc<Self>) -> Buffer {
+    pub(crate) fn take(self: &Arc<Self>) -> Buffer {
         self.in_use.fetch_add(1, Ordering::Relaxed);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let data = idle.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
@@ -37,19 +37,19 @@ impl BufferPool {
     }
 
     /// How many buffers are not idle.
-    pub(super) fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
     }
 }
 
 impl Buffer {
     /// What is not filled yet.
-    pub(super) fn rest(&mut self) -> &mut [u8] {
+    pub(crate) fn rest(&mut self) -> &mut [u8] {
         &mut self.data[self.length..]
     }
 
     /// Says that the first `length` bytes of [`rest`](Self::rest) are filled.
-    pub(super) fn advance(&mut self, length: usize) {
+    pub(crate) fn advance(&mut self, length: usize) {
         self.length = (self.length + length).min(self.data.len());
     }
 }
