@@ -14,11 +14,14 @@ seconds=${1:?usage: fuzz/smoke.sh SECONDS}
 cd "$(dirname "$0")/.."
 export RUSTC_BOOTSTRAP=1
 
+# One unit a crate, the default, takes half as long again to build and finds no more.
+options='--sanitizer none --codegen-units 16'
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
 
 # All at once first: then a run is one, and what does not compile is seen before any has begun.
-cargo fuzz build --sanitizer none
+# shellcheck disable=SC2086 # several words
+cargo fuzz build $options
 
 passed=0
 failed=0
@@ -26,7 +29,7 @@ for target in $(cargo fuzz list); do
     mkdir "$found/$target"
     # A seed or an input that takes ten seconds, or 512 MiB, is a crash as well: the limits that
     # the decoders promise are far below.
-    if cargo fuzz run --sanitizer none "$target" "$found/$target" "fuzz/corpus/$target" -- \
+    if cargo fuzz run $options "$target" "$found/$target" "fuzz/corpus/$target" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len=65536 \
         -print_final_stats=1; then
         passed=$((passed + 1))
