@@ -80,11 +80,7 @@ impl Front {
     }
 
     /// The whole of a stored NAR whose file is open already, if that is what is asked for.
-    fn from_open_file<B>(
-        &self,
-        request: &Request<B>,
-        began: Instant,
-    ) -> Option<Response<FrontBody>> {
+    fn open_file<B>(&self, request: &Request<B>, began: Instant) -> Option<Response<FrontBody>> {
         let conditional = [RANGE, IF_NONE_MATCH, IF_RANGE];
         let plain = *request.method() == Method::GET
             && request.uri().query().is_none()
@@ -153,7 +149,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             }
             return FrontFuture::Ready(Some(response));
         }
-        if let Some(response) = self.from_open_file(&request, began) {
+        if let Some(response) = self.open_file(&request, began) {
             return FrontFuture::Ready(Some(response));
         }
         let patience = self.state.body_timeout;

@@ -240,7 +240,7 @@ impl Cache {
 
     /// Learns some more of what the sources have. Blocks, for a moment; says whether there is more.
     pub fn learn_some(&self) -> bool {
-        self.sources.iter().fold(false, |more, source| source.learn_some() || more)
+        self.sources.iter().any(|source| source.learn_some())
     }
 
     /// Asks the sources in order. Blocks. `Ok(None)` means that none has the path, for certain.
