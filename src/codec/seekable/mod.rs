@@ -36,7 +36,7 @@ pub use table::{Frame, SeekTable, TableError};
 /// frames of 256 KiB make the file 6.3 % larger, of 1 MiB 2.3 %, of 2 MiB 0.8 %, of 4 MiB 0.1 %.
 /// A range costs the decoding of at least one frame, about 3 ms at this size, and a reader or a
 /// thread of the pool holds two; 4 MiB would double both to win less than a hundredth.
-/// `examples/measure_codec.rs` prints these figures.
+/// `bench/codec.rs` prints these figures.
 pub const FRAME_SIZE: u32 = 2 << 20;
 
 /// The compression level.
