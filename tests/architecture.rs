@@ -282,7 +282,7 @@ fn is_listed_in_order(sources: &[Source]) -> Vec<String> {
 fn tree() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = BTreeMap::new();
-    for directory in ["src", "tests", "bench", "examples", "fuzz/fuzz_targets"] {
+    for directory in ["src", "tests", "bench", "fuzz"] {
         read_below(root, &root.join(directory), &mut texts);
     }
     let mut sources: Vec<Source> =
@@ -311,7 +311,8 @@ fn test_modules(source: &Source) -> Vec<String> {
 fn read_below(root: &Path, directory: &Path, texts: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path: PathBuf = entry.unwrap().path();
-        if path.is_dir() {
+        // Under fuzz/ lies also what is built from it.
+        if path.is_dir() && !path.ends_with("target") {
             read_below(root, &path, texts);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
