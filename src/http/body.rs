@@ -258,3 +258,33 @@ impl Body for GrowingBody {
         matches!(self.state, Growing::Ended)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::source::chunks::FileChunks;
+
+    #[tokio::test]
+    async fn a_disk_that_fails_ends_a_body_in_an_error_never_cleanly() {
+        // The first page of a process is mapped to nothing: reading it is a true EIO.
+        let failing = || File::open("/proc/self/mem").unwrap();
+        let errno = rustix::io::pread(failing(), &mut [0; 1], 0).unwrap_err();
+        assert_eq!(errno, rustix::io::Errno::IO);
+        assert!(FileBody::new(Arc::new(failing()), 0..10).collect().await.is_err());
+        let chunks = FileChunks::new(failing(), 0..10);
+        assert!(BlockingBody::new(chunks, Some(10)).collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_shorter_than_was_promised_ends_in_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nar");
+        std::fs::write(&path, "short").unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let whole = FileBody::new(Arc::clone(&file), 0..5).collect().await.unwrap().to_bytes();
+        assert_eq!(whole, "short");
+        assert!(FileBody::new(file, 0..10).collect().await.is_err());
+    }
+}
