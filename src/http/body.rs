@@ -87,8 +87,8 @@ impl<I: Chunks> Body for BlockingBody<I> {
 /// The bytes of a part of a file.
 ///
 /// What the page cache holds is read where it is sent: the copy has to be made anyway, and handing
-/// it to another thread and back costs more than the copy (measured beside other loads: 1.16 instead of 0.96 CPU-s/GiB
-/// on NARs of 180 kB). What may need the disk is read on the blocking pool.
+/// it to another thread and back adds to it (measured beside other loads, NARs of 180 kB: 1.16
+/// CPU-s/GiB with the other thread, 0.96 without). What may need the disk is read on the blocking pool.
 pub struct FileBody {
     file: Arc<File>,
     left: Range<u64>,

@@ -2,8 +2,7 @@
 //! everything.
 //!
 //! Most requests of a Nix client are for narinfo, and most of those are misses. Those that memory
-//! answers take a path of their own, without routing, without a task and without a boxed body: a
-//! microsecond where the router takes several.
+//! answers take a path of their own, without routing, without a task and without a boxed body.
 
 use std::convert::Infallible;
 use std::future::Future;

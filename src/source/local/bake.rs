@@ -5,8 +5,8 @@
 //! used go first when they exceed their bound, and a full disk ends a bake, not a request.
 //!
 //! A path that was read uncompressed is baked behind the reader, on one thread of low priority: a
-//! bake in the same pass would slow the reader to the speed of zstd (measured on two cores: 0.4 of
-//! the speed without) and hold a bake open as long as the slowest client reads. A path that is
+//! bake in the same pass would bind the reader to the speed of zstd, and hold a bake open as long as
+//! the slowest client reads. (An argument, not a measurement: the one pass has not been built.) A path that is
 //! asked for as zstd before it is baked is baked at once, and every client that asks for it
 //! meanwhile is sent what is there so far.
 
