@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::error::Failure;
 use super::range::none_match_names;
@@ -26,28 +27,28 @@ pub async fn get(
     hash: &str,
     request: &Parts,
 ) -> Result<Response, Failure> {
-    let hash = StorePathHash::parse(hash)
-        .ok_or(Failure::BadRequest("a store path's hash is 32 digits of Nix base 32"))?;
-    let answer = find(state, cache, hash).await?;
-    let count = |found: bool| match &answer {
-        Some(answer) if found => state.metrics.narinfo_hit(answer.source.label()),
-        _ => state.metrics.narinfo_misses.inc(),
+    let hash = parse_hash(hash)?;
+    let Some(answer) = find(state, cache, hash).await? else {
+        state.metrics.narinfo_misses.inc();
+        return Err(Failure::NotFound);
     };
-    count(answer.is_some());
-    let Some(answer) = &answer else { return Err(Failure::NotFound) };
+    state.metrics.narinfo_hit(answer.source.label());
     let as_json = request.uri.query().is_some_and(|query| query.split('&').any(is_json));
     let mut response = if as_json {
         let json = answer.narinfo.to_json(&cache.info.store_dir).to_string();
         let tag = tag_of(json.as_bytes());
         respond(json.into(), &tag, HeaderValue::from_static("application/json"), request)
     } else {
-        let (mut parts, body) = text_response(answer, &request.headers).into_parts();
-        let body = if request.method == Method::HEAD { Body::empty() } else { Body::from(body) };
-        parts.extensions.insert(CountAs::route(Route::NarInfo));
-        Response::from_parts(parts, body)
+        for_method(text_response(&answer, &request.headers), &request.method)
     };
     response.extensions_mut().insert(CountAs::route(Route::NarInfo));
     Ok(response)
+}
+
+/// The hash of a store path, as a URL has it.
+pub fn parse_hash(text: &str) -> Result<StorePathHash, Failure> {
+    StorePathHash::parse(text)
+        .ok_or(Failure::BadRequest("a store path's hash is 32 digits of Nix base 32"))
 }
 
 fn is_json(pair: &str) -> bool {
@@ -71,25 +72,10 @@ pub async fn find(
     Ok(found)
 }
 
-/// The response to a request for the text: 200 with the text, or 304. The caller leaves the body
-/// out for HEAD.
-pub fn text_response(answer: &Answer, request: &HeaderMap) -> http::Response<bytes::Bytes> {
-    let unchanged = request
-        .get(IF_NONE_MATCH)
-        .and_then(|header| header.to_str().ok())
-        .is_some_and(|header| none_match_names(header, answer.tag.to_str().unwrap_or("")));
-    let body = if unchanged { bytes::Bytes::new() } else { answer.text.clone() };
-    let mut response = http::Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, FRESH);
-    headers.insert(ETAG, answer.tag.clone());
-    if unchanged {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/x-nix-narinfo"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.text.len()));
-    }
-    response
+/// The response to a request for the text. The caller leaves the body out for HEAD.
+pub fn text_response(answer: &Answer, request: &HeaderMap) -> http::Response<Bytes> {
+    const TYPE: HeaderValue = HeaderValue::from_static("text/x-nix-narinfo");
+    whole_or_unchanged(answer.text.clone(), &answer.tag, TYPE, request)
 }
 
 /// A small body that is whole in memory, for GET and HEAD, or 304.
@@ -99,30 +85,36 @@ pub fn respond(
     content_type: HeaderValue,
     request: &Parts,
 ) -> Response {
+    let response = whole_or_unchanged(body.into(), tag, content_type, &request.headers);
+    for_method(response, &request.method)
+}
+
+/// 200 with the body, or 304 for a client that has it already.
+fn whole_or_unchanged(
+    body: Bytes,
+    tag: &HeaderValue,
+    content_type: HeaderValue,
+    request: &HeaderMap,
+) -> http::Response<Bytes> {
     let unchanged = request
-        .headers
         .get(IF_NONE_MATCH)
         .and_then(|header| header.to_str().ok())
         .is_some_and(|header| none_match_names(header, tag.to_str().unwrap_or("")));
-    let insert = |response: &mut Response, pairs: [(HeaderName, HeaderValue); 2]| {
-        for (name, value) in pairs {
-            response.headers_mut().insert(name, value);
-        }
-    };
-    let shared = [(CACHE_CONTROL, FRESH), (ETAG, tag.clone())];
-    if unchanged {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        insert(&mut response, shared);
-        return response;
-    }
     let length = body.len();
-    let body = if request.method == Method::HEAD { Body::empty() } else { Body::from(body) };
-    let mut response = Response::new(body);
-    insert(&mut response, shared);
-    insert(
-        &mut response,
-        [(CONTENT_TYPE, content_type), (CONTENT_LENGTH, HeaderValue::from(length))],
-    );
+    let mut response = http::Response::new(if unchanged { Bytes::new() } else { body });
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, FRESH);
+    headers.insert(ETAG, tag.clone());
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(CONTENT_TYPE, content_type);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     response
+}
+
+fn for_method(response: http::Response<Bytes>, method: &Method) -> Response {
+    let is_head = *method == Method::HEAD;
+    response.map(|body| if is_head { Body::empty() } else { Body::from(body) })
 }

@@ -13,12 +13,12 @@ use http::{HeaderValue, Method};
 
 use super::body::{BlockingBody, UnknownLength};
 use super::error::Failure;
-use super::narinfo::respond;
+use super::narinfo::{parse_hash, respond};
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use crate::bank::{BuildId, Object};
 use crate::metrics::Route;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
-use crate::nix::store_path::{StorePath, StorePathHash};
+use crate::nix::store_path::StorePath;
 use crate::source::browse;
 use crate::source::cache::{Cache, tag_of};
 use crate::source::chunks::CHUNK;
@@ -33,8 +33,7 @@ pub async fn listing(
     hash: &str,
     request: &Parts,
 ) -> Result<Response, Failure> {
-    let hash = StorePathHash::parse(hash)
-        .ok_or(Failure::BadRequest("a store path's hash is 32 digits of Nix base 32"))?;
+    let hash = parse_hash(hash)?;
     let asked = Arc::clone(cache);
     let found = state.blocking(Work::Large, move || browse::listing_json(&asked, hash)).await??;
     let json = found.ok_or(Failure::NotFound)?;

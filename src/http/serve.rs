@@ -20,6 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 use super::body::BlockingBody;
 use super::error::Failure;
 use super::landing::{STYLE, html_response};
+use super::narinfo::parse_hash;
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use crate::metrics::Route;
 use crate::nix::store_path::StorePathHash;
@@ -45,8 +46,7 @@ pub async fn get(
     params: Params,
     request: Parts,
 ) -> Result<Response, Failure> {
-    let hash = StorePathHash::parse(params.get("hash"))
-        .ok_or(Failure::BadRequest("a store path's hash is 32 digits of Nix base 32"))?;
+    let hash = parse_hash(params.get("hash"))?;
     // The parts are taken from the URL as it came: a name may hold an escaped byte that is no text.
     let (prefix, below) = split_url(uri.path()).ok_or(Failure::NotFound)?;
     let components = components(below)?;
