@@ -4,6 +4,7 @@
 //! only; `tests/architecture.rs` holds them to it.
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
+pub mod fault;
 pub mod nix;
 
 pub mod codec;
@@ -13,6 +14,12 @@ pub mod sign;
 pub mod bank;
 pub mod index;
 pub mod source;
+
+pub mod native;
+
+pub mod ingest;
+
+pub mod auth;
 
 pub mod http;
 

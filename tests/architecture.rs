@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// The modules in the order in which they may import each other. Those that come with a later part of
 /// the design have their place already.
-const ORDER: [&str; 19] = [
-    "nix", "codec", "error", "metrics", "sign", "zfs", "bank", "index", "source", "ingest", "keep",
-    "auth", "tls", "http", "client", "config", "service", "app", "cli",
+const ORDER: [&str; 21] = [
+    "fault", "nix", "codec", "error", "metrics", "sign", "zfs", "bank", "index", "source",
+    "native", "ingest", "keep", "auth", "tls", "http", "client", "config", "service", "app", "cli",
 ];
 
 /// No file longer than this, in any language of ours that is compiled.

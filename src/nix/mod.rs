@@ -1,5 +1,6 @@
 //! What Nix means by its words, and nothing else: no files, no clock, no tasks.
 
+mod as_text;
 pub mod base32;
 pub mod cache_info;
 pub mod hash;
