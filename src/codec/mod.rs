@@ -11,5 +11,5 @@ pub mod read_at;
 pub mod seekable;
 
 pub use compression::{Compression, UnknownCompression};
-pub use decode::{DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
+pub use decode::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
 pub use error::CodecError;

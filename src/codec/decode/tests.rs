@@ -218,12 +218,17 @@ fn zstd_bomb() -> Vec<u8> {
 
 /// An xz stream that says that its dictionary has 1.5 GiB.
 fn xz_with_a_huge_dictionary() -> Vec<u8> {
+    xz_with_a_dictionary(37) // 3 << 29
+}
+
+/// An xz stream that says that its dictionary has the size that this code stands for.
+fn xz_with_a_dictionary(code: u8) -> Vec<u8> {
     let mut bytes = encode(Compression::Xz, b"content");
     let header_size = (usize::from(bytes[12]) + 1) * 4;
     let header = &mut bytes[12..12 + header_size];
     let lzma2 = 0x21;
     assert_eq!(header[2..4], [lzma2, 1], "the filter and the size of its properties");
-    header[4] = 37; // 3 << 29
+    header[4] = code;
     let (content, checksum) = header.split_at_mut(header_size - 4);
     let mut crc = flate2::Crc::new();
     crc.update(content);
@@ -270,6 +275,34 @@ fn bombs_are_refused_with_bounded_memory() {
     // Other tests run beside this one, so this sees only what is far too much.
     let grown = peak_memory() - before;
     assert!(grown < 300 << 20, "{} MiB more", grown >> 20);
+}
+
+#[test]
+fn the_memory_that_a_decoder_may_take_can_be_chosen() {
+    let window_of = |log: u8| vec![0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3, 1, 0, 0];
+    let limits = Limits { max_memory: 32 << 20, ..Limits::output(1 << 30) };
+    assert_eq!(decode_with(Compression::Zstd, &*window_of(25), limits), Ok(vec![]));
+    let error = decode_with(Compression::Zstd, &*window_of(26), limits).unwrap_err();
+    assert_eq!(error, CodecError::WindowTooLarge { max_log: 25 });
+
+    let (dictionary_of_16_mib, dictionary_of_32_mib) = (24, 26);
+    let xz = |code| decode_with(Compression::Xz, &*xz_with_a_dictionary(code), limits);
+    assert_eq!(xz(dictionary_of_16_mib), Ok(b"content".to_vec()));
+    assert_eq!(xz(dictionary_of_32_mib), Err(CodecError::MemoryLimit { max: 32 << 20 }));
+}
+
+#[test]
+fn where_frames_end_is_remembered_up_to_a_number_of_them() {
+    let (first, second) = (encode(Compression::Zstd, b"one"), encode(Compression::Zstd, b"three"));
+    let ends = [(first.len() as u64, 3), ((first.len() + second.len()) as u64, 8)];
+    let bytes = [first, second].concat();
+    for most in 0..4 {
+        let reader = BufReader::with_capacity(1, &*bytes);
+        let decoder = Decoder::new(Compression::Zstd, reader, Limits::output(100)).unwrap();
+        let mut decoder = decoder.record_frames(most);
+        io::copy(&mut decoder, &mut io::sink()).unwrap();
+        assert_eq!(decoder.frame_ends(), &ends[..most.min(2)]);
+    }
 }
 
 #[test]
