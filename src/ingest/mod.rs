@@ -1,5 +1,10 @@
 //! From bytes that arrive to a published path.
 
+mod error;
+pub mod nar;
+
+pub use error::{Class, IngestError};
+
 /// Which paths a cache takes from those who may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {

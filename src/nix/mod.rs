@@ -9,5 +9,6 @@ pub mod nar_url;
 pub mod narinfo;
 pub mod path_info;
 pub mod realisation;
+pub mod references;
 pub mod signature;
 pub mod store_path;

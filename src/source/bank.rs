@@ -328,7 +328,7 @@ fn decoder(
     file: File,
     max_output: u64,
 ) -> Result<Decoder<BufReader<File>>, CodecError> {
-    let limits = Limits { max_output, max_ratio: u32::MAX };
+    let limits = Limits { max_ratio: u32::MAX, ..Limits::output(max_output) };
     Decoder::new(compression, BufReader::with_capacity(READ_BUFFER, file), limits)
 }
 

@@ -59,7 +59,7 @@ impl LocalStore {
         for (path, compression) in candidates {
             match open_regular(&path) {
                 Ok(Some((file, _))) => {
-                    let limits = Limits { max_output: MAX_LOG, max_ratio: u32::MAX };
+                    let limits = Limits { max_ratio: u32::MAX, ..Limits::output(MAX_LOG) };
                     let reader = Decoder::new(compression, BufReader::new(file), limits)
                         .map_err(|error| SourceError::Damaged(error.to_string()))?;
                     return Ok(Some(Blob::Stream(Box::new(reader))));
