@@ -75,6 +75,20 @@ pub enum BankError {
     },
 }
 
+impl BankError {
+    /// Whether there was no room: a full file system, or a quota.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_out_of_space(source))
+    }
+}
+
+/// Whether the system refused to write for want of room: a full file system, a quota, or a limit on
+/// the size of files.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// The objects of a bank besides narinfo and NAR.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode};
 use crate::source::cache::Unavailable;
 
 /// Seconds after which a client may ask again.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! HTTP: the listener, the routes, what goes wrong, and the bodies. One file an endpoint.
 
+pub mod auth;
 pub mod body;
 pub mod cache_info;
 pub mod error;
@@ -9,6 +10,7 @@ pub mod listen;
 pub mod nar;
 pub mod narinfo;
 pub mod objects;
+pub mod push;
 pub mod range;
 pub mod router;
 pub mod serve;

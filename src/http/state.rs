@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::error::Failure;
 use super::listen::ConnectionStats;
+use super::push::UploadSlots;
+use crate::ingest::Ingest;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
 use crate::source::local::tree::ReadPool;
@@ -20,6 +22,10 @@ pub struct State {
     pub caches: BTreeMap<String, Arc<Cache>>,
     /// The one that answers at `/`.
     pub default: Arc<Cache>,
+    /// What takes pushes, by the names of the caches that take any.
+    pub ingests: BTreeMap<String, Arc<Ingest>>,
+    /// How many uploads may run at once.
+    pub uploads: UploadSlots,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// The threads that read the local store.

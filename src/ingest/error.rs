@@ -36,6 +36,14 @@ pub enum Class {
     Invalid,
     /// A form that is not read here.
     Unsupported,
+    /// What it needs is not here, or something else is here already.
+    Conflict,
+    /// The policy of the cache does not take it.
+    Untrusted,
+    /// There is no such upload.
+    NotFound,
+    /// It cannot be taken now.
+    Unavailable,
     /// There is no room here.
     NoSpace,
     /// Whoever sent it went away.

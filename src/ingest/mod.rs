@@ -1,9 +1,20 @@
 //! From bytes that arrive to a published path.
 
+mod check;
+mod content;
 mod error;
+mod facts;
 pub mod nar;
+mod objects;
+mod publish;
+mod refusal;
+mod reread;
+mod upload;
 
+pub use check::Policy;
 pub use error::{Class, IngestError};
+pub use publish::{Ingest, Outcome};
+pub use refusal::PushError;
 
 /// Which paths a cache takes from those who may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

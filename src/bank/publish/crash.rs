@@ -59,7 +59,7 @@ fn new_path(number: u8) -> NewPath {
     NewPath {
         hash: path(number).hash(),
         narinfo: narinfo(number).to_text(&StoreDir::default()),
-        nar: Some((NarFileName::bare(nar_hash), NarFileName::zstd(nar_hash))),
+        nar: (NarFileName::bare(nar_hash), NarFileName::zstd(nar_hash)),
         debug_info: Vec::new(),
         replace: false,
     }
