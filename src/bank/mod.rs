@@ -188,7 +188,7 @@ impl Bank {
         Ok(None)
     }
 
-    fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, BankError> {
+    pub(in crate::bank) fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, BankError> {
         let Some((file, size)) = self.open_regular(path)? else { return Ok(None) };
         if size > MAX_SMALL_OBJECT {
             return Err(BankError::Damaged { path: path.into(), what: "larger than it can be" });
@@ -200,7 +200,10 @@ impl Bank {
         Ok(Some(bytes))
     }
 
-    fn open_regular(&self, path: &Path) -> Result<Option<(File, u64)>, BankError> {
+    pub(in crate::bank) fn open_regular(
+        &self,
+        path: &Path,
+    ) -> Result<Option<(File, u64)>, BankError> {
         open_regular(path)
     }
 }
@@ -232,7 +235,7 @@ fn narinfo_name(name: &OsStr) -> Option<StorePathHash> {
 
 impl Object {
     /// The names, relative to the bank, that the object may have, best first.
-    fn names(&self) -> Vec<String> {
+    pub(in crate::bank) fn names(&self) -> Vec<String> {
         match self {
             Self::Listing(hash) => vec![format!("{hash}.ls")],
             Self::Log(derivation) => vec![format!("log/{derivation}")],

@@ -1,0 +1,298 @@
+//! Making paths visible whose NARs are here.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    PENDING, Published, Staged, entries, io_error, make_directory, make_push_directories, remove,
+    sweep, sync_directory, system,
+};
+use crate::bank::{Bank, BankError, BuildId, Object};
+use crate::nix::nar_url::NarFileName;
+use crate::nix::store_path::StorePathHash;
+
+/// A path that is to become visible, checked in every respect by the caller.
+#[derive(Clone, Debug)]
+pub struct NewPath {
+    /// Which path.
+    pub hash: StorePathHash,
+    /// Its narinfo, as it is to be read.
+    pub narinfo: String,
+    /// The NAR that waits and the name that it gets; `None` where it has that name already.
+    pub nar: Option<(NarFileName, NarFileName)>,
+    /// The debug information that it holds, and the JSON that says where.
+    pub debug_info: Vec<(BuildId, String)>,
+    /// Whether what is there under these names is damaged, and to be replaced.
+    pub replace: bool,
+}
+
+/// What a start had to do.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Commits that were finished.
+    pub commits: u64,
+    /// Files that were removed.
+    pub removed: u64,
+}
+
+/// What a journal says of a path: [`NewPath`] in words that outlive a release.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    hash: StorePathHash,
+    narinfo: String,
+    nar: Option<(String, String)>,
+    debug_info: Vec<(String, String)>,
+    replace: bool,
+}
+
+/// A journal, of format 1.
+#[derive(Serialize, Deserialize)]
+struct Journal {
+    format: u32,
+    paths: Vec<Entry>,
+}
+
+const JOURNAL_FORMAT: u32 = 1;
+
+impl Bank {
+    /// Makes ready to be pushed to, and finishes or removes what an earlier process left. Only for a
+    /// start, before anything is served.
+    pub fn recover(&self) -> Result<Recovered, BankError> {
+        make_push_directories(self.root())?;
+        let mut recovered = Recovered { commits: 0, removed: sweep(self.root())? };
+        for journal in self.journals()? {
+            let text = self.read_small(&journal)?.unwrap_or_default();
+            // Published whole or not at all, so one that does not read is not ours to remove.
+            let paths = read_journal(&text)
+                .ok_or(BankError::Damaged { path: journal.clone(), what: "not a journal" })?;
+            self.apply(&paths, true)?;
+            self.finish(&journal)?;
+            recovered.commits += 1;
+        }
+        recovered.removed += self.remove_orphans()?;
+        Ok(recovered)
+    }
+
+    /// Makes one path visible, whose NAR is durable.
+    pub fn publish_path(&self, path: &NewPath) -> Result<(), BankError> {
+        self.apply(std::slice::from_ref(path), false)
+    }
+
+    /// Makes paths visible, all or none, in the order given. Their NARs need not be durable.
+    pub fn commit(&self, paths: &[NewPath]) -> Result<(), BankError> {
+        self.sync_all()?;
+        let staged = Staged::create(self.root())?;
+        let name = staged.temporary.file_stem().unwrap_or_default().to_string_lossy();
+        let journal = self.root().join(PENDING).join(format!("{name}.journal"));
+        staged.write(&write_journal(paths))?;
+        staged.publish_over(&journal)?;
+        self.apply(paths, true)?;
+        self.finish(&journal)
+    }
+
+    /// Puts another narinfo in the place of a path's, with the same facts and more signatures.
+    pub fn replace_narinfo(&self, hash: StorePathHash, narinfo: &str) -> Result<(), BankError> {
+        let staged = Staged::create(self.root())?;
+        staged.write(narinfo.as_bytes())?;
+        staged.publish_over(&self.narinfo_file(hash))
+    }
+
+    /// Publishes another object; with `replace`, in the place of the one that is there.
+    pub fn publish_object(
+        &self,
+        object: &Object,
+        bytes: &[u8],
+        replace: bool,
+    ) -> Result<Published, BankError> {
+        let name = self.object_file(object);
+        if let Some(directory) = name.parent() {
+            make_directory(directory)?;
+        }
+        let staged = Staged::create(self.root())?;
+        staged.write(bytes)?;
+        if replace {
+            return staged.publish_over(&name).map(|()| Published::New);
+        }
+        staged.publish(&name)
+    }
+
+    /// Takes a NAR that is not what it should be out of the way, and keeps it for inspection.
+    pub fn set_aside(&self, name: NarFileName) -> Result<(), BankError> {
+        make_push_directories(self.root())?;
+        let from = self.root().join("nar").join(name.file_name());
+        let to = self.root().join("damaged").join(name.file_name());
+        match system::rename_over(&from, &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(io_error(&from))?,
+        }
+        sync_directory(&self.root().join("damaged"))?;
+        sync_directory(&self.root().join("nar"))
+    }
+
+    /// Does what makes `paths` visible; may be done again after any part of it was done.
+    ///
+    /// With a journal behind it nothing is durable yet when it is over, and everything has to be
+    /// taken for lost: each file is written anew.
+    fn apply(&self, paths: &[NewPath], has_journal: bool) -> Result<(), BankError> {
+        for path in paths {
+            if let Some((from, to)) = path.nar {
+                self.place_nar(from, to, path.replace)?;
+            }
+        }
+        if !has_journal && paths.iter().any(|path| path.nar.is_some()) {
+            sync_directory(&self.root().join("nar"))?;
+            sync_directory(&self.root().join(PENDING))?;
+        }
+        for path in paths {
+            if let Some((from, _)) = path.nar {
+                self.place_listing(from, path.hash, path.replace)?;
+            }
+            for (id, text) in &path.debug_info {
+                let staged = Staged::create(self.root())?;
+                staged.write(text.as_bytes())?;
+                if !has_journal {
+                    staged.sync()?;
+                }
+                // The first to bring a build ID keeps it: any file of that ID is as good.
+                let (Published::New | Published::AlreadyThere) =
+                    staged.rename(&self.object_file(&Object::DebugInfo(id.clone())))?;
+            }
+        }
+        for path in paths {
+            let staged = Staged::create(self.root())?;
+            staged.write(path.narinfo.as_bytes())?;
+            if !has_journal {
+                staged.sync()?;
+            }
+            staged.rename_over(&self.narinfo_file(path.hash))?;
+        }
+        if !has_journal {
+            if paths.iter().any(|path| !path.debug_info.is_empty()) {
+                sync_directory(&self.root().join("debuginfo"))?;
+            }
+            sync_directory(self.root())?;
+        }
+        for path in paths {
+            if let Some((from, _)) = path.nar {
+                remove(&self.pending_part(from, "ls"))?;
+                remove(&self.pending_part(from, "facts"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was applied, and lets go of the journal.
+    fn finish(&self, journal: &Path) -> Result<(), BankError> {
+        self.sync_all()?;
+        remove(journal)?;
+        sync_directory(&self.root().join(PENDING))
+    }
+
+    fn place_nar(
+        &self,
+        from: NarFileName,
+        to: NarFileName,
+        replace: bool,
+    ) -> Result<(), BankError> {
+        let (from, to) = (self.pending_nar(from), self.root().join("nar").join(to.file_name()));
+        let renamed =
+            if replace { system::rename_over(&from, &to) } else { system::rename_new(&from, &to) };
+        match renamed {
+            Ok(()) => Ok(()),
+            // Another path has brought the same NAR, which is as good.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => remove(&from),
+            // It was placed before a crash, or for another path of this commit.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && to.exists() => Ok(()),
+            Err(error) => Err(io_error(&to)(error)),
+        }
+    }
+
+    fn place_listing(
+        &self,
+        from: NarFileName,
+        hash: StorePathHash,
+        replace: bool,
+    ) -> Result<(), BankError> {
+        let (from, to) = (self.pending_part(from, "ls"), self.object_file(&Object::Listing(hash)));
+        if replace {
+            remove(&to)?;
+        }
+        // A link: another path of the same commit may have the same NAR, and so the same listing.
+        match system::link(&from, &to) {
+            // There is none; or it was placed before a crash.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Ok(())
+            }
+            other => other.map_err(io_error(&to)),
+        }
+    }
+
+    fn sync_all(&self) -> Result<(), BankError> {
+        system::sync_file_system(self.root()).map_err(io_error(self.root()))
+    }
+
+    pub(super) fn journals(&self) -> Result<Vec<PathBuf>, BankError> {
+        let mut found = entries(&self.root().join(PENDING))?;
+        found.retain(|path| path.extension().is_some_and(|ending| ending == "journal"));
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn narinfo_file(&self, hash: StorePathHash) -> PathBuf {
+        self.root().join(format!("{hash}.narinfo"))
+    }
+
+    /// The file that an object is written to: the first of its names.
+    fn object_file(&self, object: &Object) -> PathBuf {
+        self.root().join(object.names().swap_remove(0))
+    }
+}
+
+fn write_journal(paths: &[NewPath]) -> Vec<u8> {
+    let name = |name: NarFileName| name.file_name();
+    let entry = |path: &NewPath| Entry {
+        hash: path.hash,
+        narinfo: path.narinfo.clone(),
+        nar: path.nar.map(|(from, to)| (name(from), name(to))),
+        debug_info: path
+            .debug_info
+            .iter()
+            .map(|(id, text)| (id.as_str().to_owned(), text.clone()))
+            .collect(),
+        replace: path.replace,
+    };
+    let journal = Journal { format: JOURNAL_FORMAT, paths: paths.iter().map(entry).collect() };
+    // Strings and numbers only: there is nothing in it that JSON cannot hold.
+    serde_json::to_vec(&journal).unwrap_or_default()
+}
+
+fn read_journal(text: &[u8]) -> Option<Vec<NewPath>> {
+    let journal: Journal = serde_json::from_slice(text).ok()?;
+    if journal.format != JOURNAL_FORMAT {
+        return None;
+    }
+    let nar =
+        |(from, to): (String, String)| Some((NarFileName::parse(&from)?, NarFileName::parse(&to)?));
+    let path = |entry: Entry| {
+        let debug_info = entry.debug_info.into_iter();
+        Some(NewPath {
+            hash: entry.hash,
+            narinfo: entry.narinfo,
+            nar: match entry.nar {
+                Some(names) => Some(nar(names)?),
+                None => None,
+            },
+            debug_info: debug_info
+                .map(|(id, text)| Some((BuildId::parse(&id)?, text)))
+                .collect::<Option<_>>()?,
+            replace: entry.replace,
+        })
+    };
+    journal.paths.into_iter().map(path).collect()
+}
