@@ -23,7 +23,6 @@ use crate::http::state::State;
 use crate::http::status;
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
-use crate::nix::nar;
 use crate::nix::signature::KeyName;
 use crate::nix::store_path::StoreDir;
 use crate::service::{Notifier, Signals};
@@ -242,8 +241,8 @@ fn open_store(
     };
     let zstd_first = config.bake.first_read == FirstRead::Zstd;
     let deadline = config.limits.sqlite_deadline;
-    let nar_limits = nar::Limits { max_size: config.limits.max_nar_size, ..Default::default() };
-    Ok(Arc::new(LocalStore::new(layout, nar_limits, deadline, bakery, zstd_first)))
+    let limits = config.limits.nar();
+    Ok(Arc::new(LocalStore::new(layout, limits, deadline, bakery, zstd_first)))
 }
 
 fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<BankSource, AppError> {

@@ -1,5 +1,25 @@
 //! Who may read and who may push.
 
+/// Who may push to a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushPolicy {
+    /// Nobody.
+    None,
+    /// Whoever shows a token with the scope push.
+    Token,
+    /// Everybody.
+    Open,
+}
+
+/// Who may read a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Everybody.
+    Public,
+    /// Whoever shows a token with the scope pull.
+    Token,
+}
+
 /// Somebody who may push: shown by `snowbank why`, and what uploads are counted and kept apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pusher {

@@ -22,8 +22,8 @@ Examples:
   snowbank serve --print-example-config > snowbank.toml
 
 Each option is also a variable of the environment (SNOWBANK_CONFIG, SNOWBANK_DATA_DIR, SNOWBANK_LISTEN
-with commas, SNOWBANK_STORE). A value comes from the file, then the environment, then a flag; the later
-one wins. SIGTERM finishes what is in flight, a second one exits at once; SIGHUP reads the keys again.")]
+with commas, SNOWBANK_STORE), and SNOWBANK_PUSH=none|token|open says who may push to the default cache.
+A value comes from the file, then the environment, then a flag; the later one wins. SIGTERM finishes what is in flight, a second one exits at once; SIGHUP reads the keys again.")]
 pub(super) struct ServeArguments {
     /// The configuration, TOML [example: --config /etc/snowbank.toml]
     #[arg(long, value_name = "FILE")]
@@ -92,6 +92,7 @@ mod tests {
             assert!(help.contains(variable), "{variable} in\n{help}");
             assert!(help.contains(&format!("example: {flag} ")), "{flag} in\n{help}");
         }
+        assert!(help.contains("SNOWBANK_PUSH"), "{help}");
     }
 
     #[test]

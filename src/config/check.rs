@@ -1,18 +1,15 @@
 //! From the file's shape to typed settings.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Value;
 use tracing::level_filters::LevelFilter;
 
-use super::checked::{
-    Bake, CacheConfig, Config, DEFAULT_CACHE, FirstRead, Limits, Log, LogFormat, RESERVED_NAMES,
-    SigningKey, Source,
-};
+use super::caches::{self, Places};
+use super::checked::{Bake, Config, FirstRead, Limits, Log, LogFormat};
 use super::error::{ConfigError, Origin};
-use super::raw::{Raw, RawBake, RawCache, RawLimits, RawLog};
+use super::raw::{Raw, RawBake, RawLimits, RawLog};
 use super::setting::Setting;
 use super::{Environment, Overrides, store};
 use crate::http::listen::ListenAddress;
@@ -63,26 +60,28 @@ pub(super) fn check(
     };
     section.set("socket_mode", &raw.socket_mode, &mut config.socket_mode, socket_mode)?;
     section.set("landing_page", &raw.landing_page, &mut config.landing_page, Setting::boolean)?;
-    config.caches = caches(raw, &Places { origin, base, home: home.as_deref() }, &config)?;
+    let push = overrides.push(environment);
+    let places = Places { origin, base, home: home.as_deref() };
+    config.caches = caches::check(raw, &places, &config, push)?;
     Ok(config)
 }
 
 /// A table of the file.
 #[derive(Clone, Copy)]
-struct Section<'a> {
-    origin: &'a Origin,
+pub(super) struct Section<'a> {
+    pub(super) origin: &'a Origin,
     /// Empty, or the name with a dot at its end.
-    prefix: &'a str,
+    pub(super) prefix: &'a str,
 }
 
 impl Section<'_> {
-    fn get(&self, name: &str, value: &Option<Value>) -> Option<Setting> {
+    pub(super) fn get(&self, name: &str, value: &Option<Value>) -> Option<Setting> {
         let key = || format!("{}{name}", self.prefix);
         value.as_ref().map(|value| Setting::new(self.origin, key(), value.clone()))
     }
 
     /// Replaces `target`, which holds the default, if the file says something else.
-    fn set<T>(
+    pub(super) fn set<T>(
         &self,
         name: &str,
         value: &Option<Value>,
@@ -174,7 +173,37 @@ fn limits(raw: &RawLimits, origin: &Origin) -> Result<Limits, ConfigError> {
     section.set("narinfo_cache_bytes", &raw.narinfo_cache_bytes, bytes, memory)?;
     section.set("sqlite_deadline", &raw.sqlite_deadline, &mut to.sqlite_deadline, deadline)?;
     section.set("max_nar_size", &raw.max_nar_size, &mut to.max_nar_size, nar)?;
+    push_limits(&section, raw, to)?;
     Ok(limits)
+}
+
+fn push_limits(section: &Section<'_>, raw: &RawLimits, to: &mut Limits) -> Result<(), ConfigError> {
+    let entries = |setting: &Setting| setting.integer(1..=1_000_000_000_u64);
+    let uploads = |setting: &Setting| setting.integer(1..=4096_usize);
+    let minute = Duration::from_secs(60);
+    section.set("max_nar_depth", &raw.max_nar_depth, &mut to.max_nar_depth, |setting| {
+        // A client could not unpack anything deeper.
+        setting.integer(1..=64_usize)
+    })?;
+    section.set("max_nar_entries", &raw.max_nar_entries, &mut to.max_nar_entries, entries)?;
+    section.set(
+        "max_listing_entries",
+        &raw.max_listing_entries,
+        &mut to.max_listing_entries,
+        |setting| setting.integer(0..=1_000_000_000_u64),
+    )?;
+    section.set("max_ratio", &raw.max_ratio, &mut to.max_ratio, |setting| {
+        setting.integer(1..=1_000_000_u64)
+    })?;
+    section.set("decoder_memory", &raw.decoder_memory, &mut to.decoder_memory, |setting| {
+        setting.size(1 << 20..=4 << 30)
+    })?;
+    section.set("uploads", &raw.uploads, &mut to.uploads, uploads)?;
+    let per_client = &mut to.uploads_per_client;
+    section.set("uploads_per_client", &raw.uploads_per_client, per_client, uploads)?;
+    section.set("pending_age", &raw.pending_age, &mut to.pending_age, |setting| {
+        setting.duration(minute..=365 * 24 * 60 * minute)
+    })
 }
 
 fn log(raw: &RawLog, origin: &Origin) -> Result<Log, ConfigError> {
@@ -192,110 +221,4 @@ fn log(raw: &RawLog, origin: &Origin) -> Result<Log, ConfigError> {
     section.set("level", &raw.level, &mut log.level, |setting| setting.one_of(&levels))?;
     section.set("requests", &raw.requests, &mut log.requests, Setting::boolean)?;
     Ok(log)
-}
-
-/// What the paths of the caches are taken from.
-struct Places<'a> {
-    origin: &'a Origin,
-    base: &'a Path,
-    home: Option<&'a Path>,
-}
-
-fn caches(
-    raw: &Raw,
-    places: &Places<'_>,
-    config: &Config,
-) -> Result<Vec<CacheConfig>, ConfigError> {
-    let unset = RawCache::default();
-    let default = raw.cache.get(DEFAULT_CACHE).unwrap_or(&unset);
-    let mut caches = vec![cache(DEFAULT_CACHE, default, places, config)?];
-    for (name, settings) in raw.cache.iter().filter(|(name, _)| *name != DEFAULT_CACHE) {
-        caches.push(cache(name, settings, places, config)?);
-    }
-    let mut directories = BTreeSet::new();
-    for cache in &caches {
-        if !directories.insert(&cache.directory) {
-            let directory = Value::String(cache.directory.display().to_string());
-            let setting =
-                Setting::new(places.origin, format!("cache.{}.directory", cache.name), directory);
-            return Err(setting.refuse("another cache has this directory; each needs its own"));
-        }
-    }
-    Ok(caches)
-}
-
-fn cache(
-    name: &str,
-    raw: &RawCache,
-    places: &Places<'_>,
-    config: &Config,
-) -> Result<CacheConfig, ConfigError> {
-    check_name(name, places.origin)?;
-    let prefix = format!("cache.{name}.");
-    let section = Section { origin: places.origin, prefix: &prefix };
-    let with_store = name == DEFAULT_CACHE && config.store.is_some();
-    let mut cache = CacheConfig {
-        name: name.to_owned(),
-        directory: config.data_dir.join(name),
-        priority: 30,
-        want_mass_query: true,
-        sources: if with_store { vec![Source::Bank, Source::Store] } else { vec![Source::Bank] },
-        signing_keys: vec![SigningKey::Generated],
-    };
-    section.set("priority", &raw.priority, &mut cache.priority, |setting| {
-        setting.integer(0..=10_000_u32)
-    })?;
-    let mass_query = &mut cache.want_mass_query;
-    section.set("want_mass_query", &raw.want_mass_query, mass_query, Setting::boolean)?;
-    section.set("sources", &raw.sources, &mut cache.sources, |setting| {
-        sources(setting, config.store.is_some())
-    })?;
-    section.set("signing_keys", &raw.signing_keys, &mut cache.signing_keys, |setting| {
-        setting.list()?.map(|key| signing_key(&key, places)).collect()
-    })?;
-    section.set("directory", &raw.directory, &mut cache.directory, |setting| {
-        setting.path(&config.data_dir, places.home)
-    })?;
-    Ok(cache)
-}
-
-/// A name is a part of a URL, a directory and a dataset: what all three take without quoting.
-fn check_name(name: &str, origin: &Origin) -> Result<(), ConfigError> {
-    let refuse = |expected: &str| {
-        let setting = Setting::new(origin, "cache", Value::String(name.to_owned()));
-        Err(setting.refuse(expected))
-    };
-    if RESERVED_NAMES.contains(&name) {
-        return refuse("this name is taken by the server's own directories; choose another");
-    }
-    let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-    if !letters || name.is_empty() || name.len() > 63 || name.starts_with('-') {
-        return refuse("the name of a cache is 1 to 63 of a-z 0-9 -, not beginning with -");
-    }
-    Ok(())
-}
-
-fn sources(setting: &Setting, has_store: bool) -> Result<Vec<Source>, ConfigError> {
-    let mut sources = Vec::new();
-    for item in setting.list()? {
-        let source = item.one_of(&[("bank", Source::Bank), ("store", Source::Store)])?;
-        if source == Source::Store && !has_store {
-            return Err(item.refuse("there is no local store while store = \"none\""));
-        }
-        if sources.contains(&source) {
-            return Err(item.refuse("the same source stands here twice"));
-        }
-        sources.push(source);
-    }
-    if sources.is_empty() {
-        return Err(setting.refuse("at least one of \"bank\", \"store\" is expected"));
-    }
-    Ok(sources)
-}
-
-fn signing_key(setting: &Setting, places: &Places<'_>) -> Result<SigningKey, ConfigError> {
-    match setting.text()? {
-        "generated" => Ok(SigningKey::Generated),
-        _ => setting.path(places.base, places.home).map(SigningKey::File),
-    }
 }

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
+use crate::ingest::Accept;
+use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
+use crate::sign::PublicKey;
 
 /// The name of the cache that answers at `/`.
 pub const DEFAULT_CACHE: &str = "default";
@@ -79,6 +83,20 @@ pub struct CacheConfig {
     pub sources: Vec<Source>,
     /// The keys that sign what it answers; none leaves the signatures a path came with.
     pub signing_keys: Vec<SigningKey>,
+    /// Who may push.
+    pub push: PushPolicy,
+    /// Whether [`PushPolicy::Open`] was meant for more than this host.
+    pub push_open_to_network: bool,
+    /// Who may read.
+    pub pull: PullPolicy,
+    /// Which paths are taken from those who may push.
+    pub accept: Accept,
+    /// Whose signatures [`Accept::Trusted`] takes.
+    pub trusted_keys: Vec<PublicKey>,
+    /// Whose paths clients have elsewhere, so that pushing them is needless.
+    pub upstream_keys: Vec<PublicKey>,
+    /// How many bytes on disk its bank may take; `None` leaves it to the file system.
+    pub max_size: Option<u64>,
 }
 
 /// Where a cache's paths come from.
@@ -146,6 +164,22 @@ pub struct Limits {
     pub sqlite_deadline: Duration,
     /// The largest NAR that is taken or served, in bytes, uncompressed.
     pub max_nar_size: u64,
+    /// How deep the files of a NAR that is taken may lie; at most 64.
+    pub max_nar_depth: usize,
+    /// The most files, symlinks and directories of a NAR that is taken.
+    pub max_nar_entries: u64,
+    /// The most files of a NAR that has a listing; one with more is taken without.
+    pub max_listing_entries: u64,
+    /// How many times larger than as it is sent a NAR may be.
+    pub max_ratio: u64,
+    /// Memory that decoding one upload may take, in bytes.
+    pub decoder_memory: u64,
+    /// Uploads at once in all; more wait.
+    pub uploads: usize,
+    /// Uploads at once of one client; more wait.
+    pub uploads_per_client: usize,
+    /// How long what was uploaded waits for its narinfo, or for its next part.
+    pub pending_age: Duration,
 }
 
 /// What is logged, and how.
@@ -177,6 +211,7 @@ impl Default for Bake {
 impl Default for Limits {
     fn default() -> Self {
         let listen = ListenLimits::default();
+        let nar = nar::Limits::default();
         Self {
             connections: listen.connections,
             connections_per_ip: listen.connections_per_ip,
@@ -188,7 +223,28 @@ impl Default for Limits {
             blocking_threads: 128,
             narinfo_cache_bytes: 64 << 20,
             sqlite_deadline: Duration::from_secs(1),
-            max_nar_size: 32 << 30,
+            max_nar_size: nar.max_size,
+            max_nar_depth: nar.max_depth,
+            max_nar_entries: nar.max_entries,
+            max_listing_entries: nar.max_listing_entries,
+            max_ratio: 1000,
+            decoder_memory: 32 << 20,
+            uploads: 32,
+            uploads_per_client: 8,
+            pending_age: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl Limits {
+    /// The part that concerns NARs.
+    pub fn nar(&self) -> nar::Limits {
+        nar::Limits {
+            max_size: self.max_nar_size,
+            max_depth: self.max_nar_depth,
+            max_entries: self.max_nar_entries,
+            max_listing_entries: self.max_listing_entries,
+            ..nar::Limits::default()
         }
     }
 }

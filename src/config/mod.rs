@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+mod caches;
 mod check;
 mod checked;
 mod error;
@@ -102,6 +103,11 @@ impl Overrides {
 
     fn store(&self, environment: &Environment<'_>) -> Option<Setting> {
         overriding("store", ("--store", self.store.clone()), "SNOWBANK_STORE", environment)
+    }
+
+    /// What overrides `push` of the default cache; there is no flag for it.
+    fn push(&self, environment: &Environment<'_>) -> Option<Setting> {
+        overriding("cache.default.push", ("", None), "SNOWBANK_PUSH", environment)
     }
 
     fn listen(&self, environment: &Environment<'_>) -> Option<Setting> {

@@ -45,6 +45,13 @@ pub(super) struct RawCache {
     pub(super) sources: Option<Value>,
     pub(super) signing_keys: Option<Value>,
     pub(super) directory: Option<Value>,
+    pub(super) push: Option<Value>,
+    pub(super) push_open_to_network: Option<Value>,
+    pub(super) pull: Option<Value>,
+    pub(super) accept: Option<Value>,
+    pub(super) trusted_keys: Option<Value>,
+    pub(super) upstream_keys: Option<Value>,
+    pub(super) max_size: Option<Value>,
 }
 
 /// `[bake]`.
@@ -72,6 +79,14 @@ pub(super) struct RawLimits {
     pub(super) narinfo_cache_bytes: Option<Value>,
     pub(super) sqlite_deadline: Option<Value>,
     pub(super) max_nar_size: Option<Value>,
+    pub(super) max_nar_depth: Option<Value>,
+    pub(super) max_nar_entries: Option<Value>,
+    pub(super) max_listing_entries: Option<Value>,
+    pub(super) max_ratio: Option<Value>,
+    pub(super) decoder_memory: Option<Value>,
+    pub(super) uploads: Option<Value>,
+    pub(super) uploads_per_client: Option<Value>,
+    pub(super) pending_age: Option<Value>,
 }
 
 /// `[log]`.

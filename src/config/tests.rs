@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::ListenAddress;
+use crate::ingest::Accept;
+use crate::sign::PublicKey;
+
+const KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 
 /// Loads `text` as `/etc/snowbank.toml` for a user with a home directory.
 fn load_text(text: &str) -> Result<Config, String> {
@@ -98,6 +103,13 @@ fn every_setting_is_used() {
         ("cache.default.sources", "['store']"),
         ("cache.default.signing_keys", "['k', '~/l']"),
         ("cache.default.directory", "'d'"),
+        ("cache.default.push", "'open'"),
+        ("cache.default.push_open_to_network", "true"),
+        ("cache.default.pull", "'token'"),
+        ("cache.default.accept", "'trusted'"),
+        ("cache.default.trusted_keys", &format!("['{KEY}']")),
+        ("cache.default.upstream_keys", "[]"),
+        ("cache.default.max_size", "'50G'"),
         ("bake.enabled", "false"),
         ("bake.level", "19"),
         ("bake.max_size", "'50G'"),
@@ -113,6 +125,14 @@ fn every_setting_is_used() {
         ("limits.narinfo_cache_bytes", "0"),
         ("limits.sqlite_deadline", "'1ms'"),
         ("limits.max_nar_size", "'1M'"),
+        ("limits.max_nar_depth", "63"),
+        ("limits.max_nar_entries", "1"),
+        ("limits.max_listing_entries", "0"),
+        ("limits.max_ratio", "1"),
+        ("limits.decoder_memory", "'64M'"),
+        ("limits.uploads", "1"),
+        ("limits.uploads_per_client", "1"),
+        ("limits.pending_age", "'1m'"),
         ("log.format", "'json'"),
         ("log.level", "'trace'"),
         ("log.requests", "true"),
@@ -159,6 +179,18 @@ fn mistakes_are_one_line_that_says_what_is_allowed() {
             "store = 'none'\ncache.a.sources = ['store']",
             "cache.a.sources = \"store\": there is no local store",
         ),
+        (
+            "cache.a.push = 'opne'",
+            "cache.a.push = \"opne\": one of \"none\", \"token\", \"open\" is expected",
+        ),
+        ("cache.a.push = 'mtls'", "cache.a.push = \"mtls\": needs a TLS listener"),
+        ("cache.a.pull = 'mtls'", "cache.a.pull = \"mtls\": needs a TLS listener"),
+        (
+            "cache.a.trusted_keys = ['a-1:AAAA']",
+            "cache.a.trusted_keys = \"a-1:AAAA\": a public key is expected, name:base64",
+        ),
+        ("cache.a.max_size = 0", "cache.a.max_size = 0: a size in bytes is expected"),
+        ("limits.max_nar_depth = 65", "limits.max_nar_depth = 65: a whole number from 1 to 64"),
         ("cache.a.directory = 'default'", "another cache has this directory"),
         (
             "limits.head_timeout = '1ms'",
@@ -256,6 +288,47 @@ fn named_caches_have_only_their_bank_and_follow_the_default_one() {
     assert_eq!(config.caches[1].sources, [Source::Bank]);
     assert_eq!(config.caches[1].signing_keys, [SigningKey::File("/etc/k".into())]);
     assert_eq!(config.caches[2].directory, Path::new("/home/user/.local/share/snowbank/b"));
+}
+
+#[test]
+fn a_cache_takes_no_pushes_and_is_public_until_it_is_told_otherwise() {
+    let cache = default_config().caches.remove(0);
+    assert_eq!(
+        (cache.push, cache.pull, cache.accept, cache.max_size),
+        (PushPolicy::None, PullPolicy::Public, Accept::Pusher, None)
+    );
+    assert_eq!(cache.upstream_keys, [PublicKey::parse(KEY).unwrap()]);
+}
+
+#[test]
+fn an_open_cache_on_the_network_has_to_be_said_twice() {
+    for listen in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "systemd"] {
+        let text = format!("listen = ['127.0.0.1:2', '{listen}']\ncache.a.push = 'open'");
+        let error = load_text(&text).unwrap_err();
+        for part in
+            ["cache.a.push = \"open\": ", listen, "\"token\"", "push_open_to_network = true"]
+        {
+            assert!(error.contains(part) && !error.contains('\n'), "no {part} in {error}");
+        }
+        let config = load_text(&format!("{text}\ncache.a.push_open_to_network = true")).unwrap();
+        assert_eq!(config.caches[1].push, PushPolicy::Open);
+    }
+    let here = "listen = ['127.9.9.9:1', '[::1]:1', '[::ffff:127.0.0.1]:1', 'unix:/run/s']";
+    let config = load_text(&format!("{here}\ncache.a.push = 'open'")).unwrap();
+    assert_eq!(config.caches[1].push, PushPolicy::Open);
+}
+
+#[test]
+fn a_variable_sets_who_may_push_to_the_default_cache_and_to_no_other() {
+    let text = "cache.default.push = 'none'\ncache.a.push = 'none'";
+    let config = load_with(text, &Overrides::default(), &[("SNOWBANK_PUSH", "token")]).unwrap();
+    assert_eq!(
+        (config.caches[0].push, config.caches[1].push),
+        (PushPolicy::Token, PushPolicy::None)
+    );
+    let variables = [("SNOWBANK_PUSH", "open"), ("SNOWBANK_LISTEN", "0.0.0.0:1")];
+    let error = load_with(text, &Overrides::default(), &variables).unwrap_err();
+    assert!(error.starts_with("SNOWBANK_PUSH: cache.default.push = \"open\": "), "{error}");
 }
 
 fn at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {

@@ -30,6 +30,17 @@ pub struct AddressError;
 /// The longest path that the kernel takes for a unix socket, without the zero byte at its end.
 const MAX_SOCKET_PATH: usize = 107;
 
+impl ListenAddress {
+    /// Whether only what runs on this host can connect. Nobody knows what systemd hands over.
+    pub fn is_of_this_host(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+            Self::Systemd => false,
+        }
+    }
+}
+
 impl FromStr for ListenAddress {
     type Err = AddressError;
 
