@@ -55,8 +55,8 @@ impl Route {
 
 /// The statuses that are labels of their own; another one counts as the first of its hundred.
 const STATUSES: [u16; 26] = [
-    200, 201, 204, 206, 300, 304, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 414, 415, 416, 422,
-    429, 431, 500, 503, 504, 507,
+    200, 201, 204, 206, 300, 304, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 414, 415, 416,
+    422, 429, 431, 500, 503, 504, 507,
 ];
 
 /// Where an answer came from; the label `source`.
@@ -304,6 +304,7 @@ const ALL_ROUTES: [Route; ROUTES] = [
     Route::Health,
     Route::Metrics,
     Route::Landing,
+    Route::Native,
     Route::Other,
 ];
 

@@ -75,13 +75,6 @@ pub enum BankError {
     },
 }
 
-impl BankError {
-    /// Whether there was no room: a full file system, or a quota.
-    pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_out_of_space(source))
-    }
-}
-
 /// Whether the system refused to write for want of room: a full file system, a quota, or a limit on
 /// the size of files.
 pub fn is_out_of_space(error: &io::Error) -> bool {
@@ -170,6 +163,24 @@ impl Bank {
             }
         }
         Ok(())
+    }
+
+    /// How many bytes the NARs take, those that wait and unfinished ones included.
+    pub fn bytes_used(&self) -> Result<u64, BankError> {
+        let mut bytes = 0;
+        for directory in ["nar", publish::PENDING, publish::UPLOADS] {
+            let directory = self.root.join(directory);
+            let io_error = |source| BankError::Io { path: directory.clone(), source };
+            let entries = match std::fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(io_error)?,
+            };
+            for entry in entries {
+                // What has gone since then takes nothing.
+                bytes += entry.map_err(io_error)?.metadata().map_or(0, |found| found.len());
+            }
+        }
+        Ok(bytes)
     }
 
     /// The text of a path's narinfo; `None` where there is none.

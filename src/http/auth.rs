@@ -7,8 +7,7 @@ use http::request::Parts;
 
 use super::error::Failure;
 use super::state::{CacheOf, State};
-use crate::auth::Pusher;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Pusher};
 
 /// Somebody who may push to the cache that a request names.
 pub struct Pushing {

@@ -1,7 +1,7 @@
 //! What a pusher says of a path, held against what was computed of its NAR.
 
-use super::refusal::PushError;
 use super::facts::Facts;
+use super::refusal::PushError;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
 use crate::nix::signature::{Signature, fingerprint};
@@ -108,7 +108,10 @@ impl Policy {
             let known = |keys: &[PublicKey]| -> Option<bool> {
                 let mut same = keys.iter().filter(|key| key.name() == signature.key_name());
                 let first = same.next()?;
-                Some(first.verifies(text, signature) || same.any(|key| key.verifies(text, signature)))
+                Some(
+                    first.verifies(text, signature)
+                        || same.any(|key| key.verifies(text, signature)),
+                )
             };
             let verdicts = [known(own), known(&self.trusted_keys), known(&self.upstream_keys)];
             if verdicts.contains(&Some(true)) {

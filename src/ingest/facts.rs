@@ -12,29 +12,29 @@ const FORMAT: u32 = 1;
 
 /// What was computed of a NAR.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Facts {
+pub(super) struct Facts {
     format: u32,
     /// Of the uncompressed NAR.
-    pub nar_hash: Sha256,
+    pub(super) nar_hash: Sha256,
     /// Of the uncompressed NAR, in bytes.
-    pub nar_size: u64,
+    pub(super) nar_size: u64,
     /// Of the bytes that came: what the client calls FileHash.
-    pub received_hash: Sha256,
+    pub(super) received_hash: Sha256,
     /// Of the bytes that came.
-    pub received_size: u64,
+    pub(super) received_size: u64,
     /// Of the file that is stored: our FileHash.
-    pub stored_hash: Sha256,
+    pub(super) stored_hash: Sha256,
     /// Of the file that is stored, in bytes.
-    pub stored_size: u64,
+    pub(super) stored_size: u64,
     /// Whether a listing lies beside it.
-    pub has_listing: bool,
+    pub(super) has_listing: bool,
     /// The store paths that may be referred to.
-    pub references: ReferenceCandidates,
+    pub(super) references: ReferenceCandidates,
 }
 
 impl Facts {
     /// What the pipeline found, without the listing, which has a file of its own.
-    pub fn of(nar: &VerifiedNar) -> Self {
+    pub(super) fn of(nar: &VerifiedNar) -> Self {
         Self {
             format: FORMAT,
             nar_hash: nar.nar_hash,
@@ -49,13 +49,13 @@ impl Facts {
     }
 
     /// The text of the file.
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(super) fn to_json(&self) -> Vec<u8> {
         // Numbers and texts only: there is nothing in it that JSON cannot hold.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// Reads the file; `None` where it is of another form, or not whole.
-    pub fn from_json(text: &[u8]) -> Option<Self> {
+    pub(super) fn from_json(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok().filter(|facts: &Self| facts.format == FORMAT)
     }
 }

@@ -6,7 +6,7 @@ use super::publish::Ingest;
 use super::refusal::PushError;
 use crate::bank::publish::Published;
 use crate::bank::{BuildId, Object};
-use crate::nix::nar::listing::Listing;
+use crate::nix::nar::Listing;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput, Realisation};
 use crate::nix::signature::Signature;
 use crate::nix::store_path::StorePath;
@@ -15,7 +15,8 @@ impl Ingest {
     /// Takes a listing, which need only read as one: the one that is served is made of the NAR itself.
     pub fn put_listing(&self, text: &[u8]) -> Result<(), PushError> {
         let read = Listing::from_json(text, self.limits.nar);
-        read.map(drop).map_err(|error| PushError::Object { what: "listing", why: error.to_string() })
+        read.map(drop)
+            .map_err(|error| PushError::Object { what: "listing", why: error.to_string() })
     }
 
     /// Takes where debug information is, which need only read as that: what is served is made of the
@@ -36,7 +37,9 @@ impl Ingest {
         let object = Object::Log(derivation.clone());
         match self.bank.publish_object(&object, bytes, false)? {
             Published::New => Ok(()),
-            Published::AlreadyThere if self.bank.read_object(&object)?.as_deref() == Some(bytes) => {
+            Published::AlreadyThere
+                if self.bank.read_object(&object)?.as_deref() == Some(bytes) =>
+            {
                 Ok(())
             }
             Published::AlreadyThere => {
@@ -140,4 +143,3 @@ fn json(text: &[u8]) -> Result<Value, PushError> {
 fn not_a_realisation(why: &str) -> PushError {
     PushError::Object { what: "realisation", why: why.into() }
 }
-

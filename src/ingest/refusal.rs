@@ -1,6 +1,6 @@
 //! Why something that was pushed was refused.
 
-use crate::bank::BankError;
+use crate::bank::{BankError, is_out_of_space};
 use crate::nix::hash::Sha256;
 use crate::nix::narinfo::NarInfoError;
 use crate::nix::store_path::{StorePath, StorePathHash};
@@ -103,7 +103,9 @@ pub enum PushError {
         key: String,
     },
     /// The cache takes signed paths only.
-    #[error("{path}: this cache takes paths that a trusted key has signed, or content-addressed ones")]
+    #[error(
+        "{path}: this cache takes paths that a trusted key has signed, or content-addressed ones"
+    )]
     Untrusted {
         /// Which path.
         path: StorePath,
@@ -163,23 +165,29 @@ pub enum PushError {
     /// Too much of something in one request.
     #[error("{0}")]
     TooMany(String),
-    /// The quota of the cache.
-    #[error("the cache is full: {used} of {quota} bytes are used")]
-    Quota {
-        /// Bytes in use.
-        used: u64,
-        /// Bytes allowed.
-        quota: u64,
-    },
     /// The client went away, or was too slow.
     #[error("the body did not come whole: {0}")]
     Body(String),
     /// A source could not be read.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// There is no room in the bank.
+    #[error("{0}")]
+    NoSpace(String),
     /// The bank could not be written or read.
     #[error("the bank could not be written; the server's log has it")]
-    Bank(#[from] BankError),
+    Bank(#[source] BankError),
+}
+
+impl From<BankError> for PushError {
+    fn from(error: BankError) -> Self {
+        match error {
+            BankError::Io { source, .. } if is_out_of_space(&source) => {
+                Self::NoSpace(format!("there is no space left for it: {source}"))
+            }
+            other => Self::Bank(other),
+        }
+    }
 }
 
 impl PushError {
@@ -187,10 +195,9 @@ impl PushError {
     pub fn class(&self) -> Class {
         match self {
             Self::Nar(error) => error.class(),
-            Self::Bank(error) if error.is_out_of_space() => Class::NoSpace,
+            Self::NoSpace(_) => Class::NoSpace,
             Self::Bank(_) => Class::Failed,
             Self::Unavailable(_) => Class::Unavailable,
-            Self::Quota { .. } => Class::NoSpace,
             Self::Body(_) => Class::Aborted,
             Self::Untrusted { .. } => Class::Untrusted,
             Self::NoUpload(_) => Class::NotFound,

@@ -36,14 +36,16 @@ impl Ingest {
     ) -> Result<Option<(NarFileName, Facts)>, PushError> {
         let Some(text) = self.bank.pending_facts(name)? else { return Ok(None) };
         let facts = Facts::from_json(&text);
-        let is_fresh =
-            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
+        let is_fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
         if let Some(facts) = &facts
             && (is_fresh || self.is_still(name, facts)?)
         {
             return Ok(Some((name, facts.clone())));
         }
-        tracing::warn!(nar = name.file_name(), "what an earlier process left of a NAR is not whole");
+        tracing::warn!(
+            nar = name.file_name(),
+            "what an earlier process left of a NAR is not whole"
+        );
         self.bank.remove_pending(name)?;
         Ok(None)
     }
@@ -71,10 +73,12 @@ impl Ingest {
         nar_hash: Sha256,
     ) -> Result<Option<(NarFileName, Facts)>, PushError> {
         let Some((file, _)) = self.bank.open_nar(name)? else { return Ok(None) };
-        match self.store(read_back(&file), Compression::Zstd, &self.own_limits()) {
+        let room = self.quota.reserve();
+        match self.store(read_back(&file), Compression::Zstd, &self.own_limits(), &room) {
             Ok((nar, staged)) if nar.nar_hash == nar_hash => {
                 let waits = NarFileName::bare(nar_hash);
                 let facts = self.add(waits, &staged, &nar, Durability::Now)?;
+                room.keep();
                 Ok(Some((waits, facts)))
             }
             Ok(_) => Ok(None),
@@ -104,7 +108,8 @@ impl Ingest {
             }
         }
         // Another form, as Nix writes it: it is read by encoding it into a file that is dropped.
-        match self.store(read_back(file), compression, &limits) {
+        let room = self.quota.reserve();
+        match self.store(read_back(file), compression, &limits, &room) {
             Ok((nar, _)) => Ok(Examined::Good(Box::new(Facts::of(&nar)))),
             Err(PushError::Nar(error)) if is_of_content(&error) => Ok(Examined::Bad),
             Err(error) => Err(error),

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Class;
 use super::facts::Facts;
-use super::nar::{Keep, NarLimits, Taken, VerifiedNar, check, read_back, take};
+use super::nar::{Keep, NarLimits, Output, Taken, VerifiedNar, check, read_back, take};
 use super::publish::Ingest;
+use super::quota::Reservation;
 use super::refusal::PushError;
 use crate::bank::BankError;
 use crate::bank::publish::Staged;
@@ -18,6 +19,7 @@ use crate::bank::publish::pending::{Durability, UploadId};
 use crate::codec::Compression;
 use crate::native::{FinishUpload, NewUpload, PART_SIZE, UploadState};
 use crate::nix::hash::{Hasher, Sha256};
+use crate::nix::nar::Listing;
 use crate::nix::nar_url::NarFileName;
 
 /// How much of a body is written at once, in bytes.
@@ -63,13 +65,30 @@ impl Drop for Writing<'_> {
 
 impl Ingest {
     /// Takes a NAR that is named by the hash of what is sent, and keeps it until its narinfo comes.
-    pub fn take_nar(&self, name: NarFileName, body: impl Read + Send) -> Result<(), PushError> {
-        let staged = Staged::create(self.bank.root())?;
-        let nar = self.encode(body, compression_of(name)?, &self.limits, &staged)?;
+    pub fn take_nar(&self, name: NarFileName, body: impl Read) -> Result<(), PushError> {
+        self.with_room(|| self.take_named(name, body))
+    }
+
+    /// Where there was no room, counts again: others may have made some, for the next attempt.
+    fn with_room<T>(&self, take: impl FnOnce() -> Result<T, PushError>) -> Result<T, PushError> {
+        take().inspect_err(|error| {
+            if error.class() == Class::NoSpace
+                && let Err(error) = self.quota.count(&self.bank)
+            {
+                tracing::warn!("the bytes of the bank could not be counted: {error}");
+            }
+        })
+    }
+
+    fn take_named(&self, name: NarFileName, body: impl Read) -> Result<(), PushError> {
+        let (compression, body) = compression_of_body(name, body)?;
+        let room = self.quota.reserve();
+        let (nar, staged) = self.encode(body, compression, &self.limits, &room)?;
         if nar.received.hash != name.hash {
             return Err(PushError::OtherHash { declared: name.hash, computed: nar.received.hash });
         }
         self.add(name, &staged, &nar, Durability::Now)?;
+        room.keep();
         Ok(())
     }
 
@@ -78,9 +97,9 @@ impl Ingest {
         &self,
         nar_hash: Sha256,
         nar_size: u64,
-        body: impl Read + Send,
+        body: impl Read,
     ) -> Result<UploadState, PushError> {
-        self.take_promised(nar_hash, nar_size, body)?;
+        self.with_room(|| self.take_promised(nar_hash, nar_size, body))?;
         Ok(complete(nar_hash, nar_size))
     }
 
@@ -135,6 +154,17 @@ impl Ingest {
         pusher: &str,
         offset: u64,
         hash: Sha256,
+        part: impl Read,
+    ) -> Result<UploadState, PushError> {
+        self.with_room(|| self.append_part(id, pusher, offset, hash, part))
+    }
+
+    fn append_part(
+        &self,
+        id: &UploadId,
+        pusher: &str,
+        offset: u64,
+        hash: Sha256,
         mut part: impl Read,
     ) -> Result<UploadState, PushError> {
         let Some(_writing) = self.uploads.write(id) else { return Err(PushError::Writing) };
@@ -149,9 +179,11 @@ impl Ingest {
         file.seek(SeekFrom::Start(offset)).map_err(at)?;
         let mut hasher = Hasher::default();
         let mut buffer = vec![0; COPY_BUFFER];
+        let room = self.quota.reserve();
         let mut size = 0;
         loop {
-            let count = part.read(&mut buffer).map_err(|error| PushError::Body(error.to_string()))?;
+            let count =
+                part.read(&mut buffer).map_err(|error| PushError::Body(error.to_string()))?;
             if count == 0 {
                 break;
             }
@@ -162,7 +194,9 @@ impl Ingest {
                 )));
             }
             hasher.update(&buffer[..count]);
-            crate::fault::point("ingest.write").and_then(|()| file.write_all(&buffer[..count])).map_err(at)?;
+            crate::fault::point("ingest.write")
+                .and_then(|()| file.write_all(&buffer[..count]))
+                .map_err(at)?;
         }
         let (computed, _) = hasher.finish();
         if computed != hash {
@@ -170,6 +204,7 @@ impl Ingest {
         }
         kept.offset += size as u64;
         self.bank.advance_upload(id, &file, &kept.to_json())?;
+        room.keep();
         Ok(kept.state(id))
     }
 
@@ -188,7 +223,7 @@ impl Ingest {
         let file = self.bank.open_upload(id)?;
         // What a part that did not come whole may have left is not of it.
         file.set_len(kept.offset).map_err(|source| written(id, source))?;
-        match self.finish_file(id, &kept, finish, &file) {
+        match self.with_room(|| self.finish_file(id, &kept, finish, &file)) {
             Ok(()) => {
                 self.bank.remove_upload(id)?;
                 Ok(complete(kept.nar_hash, kept.nar_size))
@@ -197,6 +232,7 @@ impl Ingest {
                 // Where the disk is the reason it can be finished later.
                 if !matches!(error.class(), Class::NoSpace | Class::Failed) {
                     self.bank.remove_upload(id)?;
+                    self.quota.give_back(kept.offset);
                 }
                 Err(error)
             }
@@ -222,9 +258,13 @@ impl Ingest {
                 self.add_promised(kept.nar_hash, &nar, &staged)
             }
             Taken::NotSeekable => {
-                let staged = Staged::create(self.bank.root())?;
-                let nar = self.encode(read_back(file), Compression::Zstd, &limits, &staged)?;
-                self.add_promised(kept.nar_hash, &nar, &staged)
+                let room = self.quota.reserve();
+                let body = read_back(file);
+                let (nar, staged) = self.encode(body, Compression::Zstd, &limits, &room)?;
+                self.add_promised(kept.nar_hash, &nar, &staged)?;
+                room.keep();
+                self.quota.give_back(kept.offset);
+                Ok(())
             }
         }
     }
@@ -232,8 +272,10 @@ impl Ingest {
     /// Ends an upload.
     pub fn cancel_upload(&self, id: &UploadId, pusher: &str) -> Result<(), PushError> {
         let Some(_writing) = self.uploads.write(id) else { return Err(PushError::Writing) };
-        self.upload_of(id, pusher)?;
-        Ok(self.bank.remove_upload(id)?)
+        let kept = self.upload_of(id, pusher)?;
+        self.bank.remove_upload(id)?;
+        self.quota.give_back(kept.offset);
+        Ok(())
     }
 
     /// Keeps a NAR that was verified until it is made visible.
@@ -245,14 +287,8 @@ impl Ingest {
         durability: Durability,
     ) -> Result<Facts, PushError> {
         let facts = Facts::of(nar);
-        let listing = nar.listing.as_ref().map(crate::nix::nar::listing::Listing::to_json);
-        self.bank.add_pending(
-            name,
-            staged,
-            &facts.to_json(),
-            listing.as_deref(),
-            durability,
-        )?;
+        let listing = nar.listing.as_ref().map(Listing::to_json);
+        self.bank.add_pending(name, staged, &facts.to_json(), listing.as_deref(), durability)?;
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
         Ok(facts)
     }
@@ -263,8 +299,12 @@ impl Ingest {
         nar_size: u64,
         body: impl Read,
     ) -> Result<(), PushError> {
-        let (nar, staged) = self.store(body, Compression::Zstd, &self.promised(nar_size))?;
-        self.add_promised(nar_hash, &nar, &staged)
+        let room = self.quota.reserve();
+        let limits = self.promised(nar_size);
+        let (nar, staged) = self.store(body, Compression::Zstd, &limits, &room)?;
+        self.add_promised(nar_hash, &nar, &staged)?;
+        room.keep();
+        Ok(())
     }
 
     fn add_promised(
@@ -293,28 +333,28 @@ impl Ingest {
         body: impl Read,
         compression: Compression,
         limits: &NarLimits,
+        room: &Reservation,
     ) -> Result<(VerifiedNar, Staged), PushError> {
         let staged = Staged::create(self.bank.root())?;
-        let keep = Keep::IfSeekable;
-        match take(body, compression, limits, keep, &self.pool, staged.file())? {
+        let output = Output::within(staged.file(), room);
+        match take(body, compression, limits, Keep::IfSeekable, &self.pool, output)? {
             Taken::Stored(nar) => Ok((nar, staged)),
-            Taken::NotSeekable => {
-                let encoded = Staged::create(self.bank.root())?;
-                let nar = self.encode(read_back(staged.file()), compression, limits, &encoded)?;
-                Ok((nar, encoded))
-            }
+            Taken::NotSeekable => self.encode(read_back(staged.file()), compression, limits, room),
         }
     }
 
+    /// Compresses a NAR into our form.
     fn encode(
         &self,
         body: impl Read,
         compression: Compression,
         limits: &NarLimits,
-        staged: &Staged,
-    ) -> Result<VerifiedNar, PushError> {
-        match take(body, compression, limits, Keep::Encoded, &self.pool, staged.file())? {
-            Taken::Stored(nar) => Ok(nar),
+        room: &Reservation,
+    ) -> Result<(VerifiedNar, Staged), PushError> {
+        let staged = Staged::create(self.bank.root())?;
+        let output = Output::within(staged.file(), room);
+        match take(body, compression, limits, Keep::Encoded, &self.pool, output)? {
+            Taken::Stored(nar) => Ok((nar, staged)),
             Taken::NotSeekable => unreachable!("what is encoded here has our form"),
         }
     }
@@ -350,7 +390,28 @@ impl Kept {
     }
 }
 
-/// How the bytes of a NAR of this name are compressed.
+/// How the bytes of a NAR of this name are compressed, and all of them.
+///
+/// Nix gives a name without an ending to what it compresses as gzip, so there the first bytes tell.
+fn compression_of_body<R: Read>(
+    name: NarFileName,
+    mut body: R,
+) -> Result<(Compression, impl Read + use<R>), PushError> {
+    let mut start = Vec::new();
+    let compression = if name.is_bare() {
+        let read = body.by_ref().take(MAGIC).read_to_end(&mut start);
+        read.map_err(|error| PushError::Body(error.to_string()))?;
+        Compression::from_magic(&start)
+    } else {
+        compression_of(name)?
+    };
+    Ok((compression, io::Cursor::new(start).chain(body)))
+}
+
+/// The bytes that tell a compression.
+const MAGIC: u64 = 6;
+
+/// How the bytes of a NAR of this name are compressed, by its ending.
 pub(super) fn compression_of(name: NarFileName) -> Result<Compression, PushError> {
     let extension = name.extension();
     Compression::from_extension(extension)
@@ -358,7 +419,7 @@ pub(super) fn compression_of(name: NarFileName) -> Result<Compression, PushError
 }
 
 fn written(id: &UploadId, source: io::Error) -> PushError {
-    PushError::Bank(BankError::Io { path: id.as_str().into(), source })
+    BankError::Io { path: id.as_str().into(), source }.into()
 }
 
 const fn complete(nar_hash: Sha256, nar_size: u64) -> UploadState {

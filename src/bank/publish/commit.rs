@@ -57,10 +57,13 @@ struct Journal {
 const JOURNAL_FORMAT: u32 = 1;
 
 impl Bank {
-    /// Makes ready to be pushed to, and finishes or removes what an earlier process left. Only for a
-    /// start, before anything is served.
+    /// Makes the directories that only a bank that is pushed to needs.
+    pub fn prepare_for_pushes(&self) -> Result<(), BankError> {
+        make_push_directories(self.root())
+    }
+
+    /// Finishes or removes what an earlier process left. Only for a start, before anything is served.
     pub fn recover(&self) -> Result<Recovered, BankError> {
-        make_push_directories(self.root())?;
         let mut recovered = Recovered { commits: 0, removed: sweep(self.root())? };
         for journal in self.journals()? {
             let text = self.read_small(&journal)?.unwrap_or_default();

@@ -26,6 +26,7 @@ const MAX_IMAGES: usize = 4096;
 fn open(root: &Path) -> Bank {
     let info = CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
     let bank = Bank::open(root.into(), &info).unwrap();
+    bank.prepare_for_pushes().unwrap();
     bank.recover().unwrap();
     bank
 }

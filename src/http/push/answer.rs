@@ -53,7 +53,8 @@ pub(super) fn line(status: StatusCode, text: &str) -> Response {
 pub(super) fn refuse_all(errors: &[PushError]) -> Response {
     errors.iter().for_each(log);
     let status = errors.first().map_or(StatusCode::BAD_REQUEST, status_of);
-    let reasons = errors.iter().map(|error| Refusal { path: error.path(), reason: error.to_string() });
+    let reasons =
+        errors.iter().map(|error| Refusal { path: error.path(), reason: error.to_string() });
     json(status, &Refusals { errors: reasons.collect() })
 }
 

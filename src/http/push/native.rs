@@ -43,17 +43,14 @@ fn unknown() -> Response {
     refuse_with(StatusCode::NOT_FOUND, "the native API has nothing of this name".into())
 }
 
-async fn missing(
-    axum::extract::State(state): AppState,
-    pushing: Pushing,
-    body: Body,
-) -> Response {
+async fn missing(axum::extract::State(state): AppState, pushing: Pushing, body: Body) -> Response {
     let request: MissingRequest = match read(body).await {
         Ok(request) => request,
         Err(response) => return response,
     };
     if request.paths.len() > MAX_MISSING {
-        let reason = format!("{} paths in one question; ask for {MAX_MISSING}", request.paths.len());
+        let reason =
+            format!("{} paths in one question; ask for {MAX_MISSING}", request.paths.len());
         return refuse_with(StatusCode::PAYLOAD_TOO_LARGE, reason);
     }
     let class = if request.verify { Work::Large } else { Work::Small };
@@ -129,9 +126,8 @@ async fn cancel(
     params: Params,
 ) -> Response {
     let Some(id) = UploadId::parse(params.get("id")) else { return unknown() };
-    let done = state.blocking(Work::Small, move || {
-        pushing.ingest.cancel_upload(&id, &pushing.pusher.name)
-    });
+    let done = state
+        .blocking(Work::Small, move || pushing.ingest.cancel_upload(&id, &pushing.pusher.name));
     match done.await {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(error)) => refuse_all(&[error]),
@@ -161,7 +157,8 @@ async fn commit(axum::extract::State(state): AppState, pushing: Pushing, body: B
         Ok(request) => request,
         Err(response) => return response,
     };
-    let done = state.blocking(Work::Small, move || pushing.ingest.commit(&request, &pushing.pusher));
+    let done =
+        state.blocking(Work::Small, move || pushing.ingest.commit(&request, &pushing.pusher));
     count(match done.await {
         Ok(Ok(done)) => json(StatusCode::OK, &done),
         Ok(Err(errors)) => refuse_all(&errors),
@@ -214,7 +211,10 @@ fn number(request: &Parts, name: &str) -> Option<u64> {
 }
 
 fn needs_header(name: &str, what: &str) -> Response {
-    refuse_with(StatusCode::BAD_REQUEST, format!("the header {name} is missing or malformed: {what}"))
+    refuse_with(
+        StatusCode::BAD_REQUEST,
+        format!("the header {name} is missing or malformed: {what}"),
+    )
 }
 
 fn count(mut response: Response) -> Response {

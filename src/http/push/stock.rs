@@ -67,9 +67,14 @@ pub(in crate::http) async fn put_by_ending(
         return count(Route::NarInfo, answer(put));
     }
     if hash(".ls").is_some() {
-        return small_object(&state, pushing, &request.headers, body, MAX_LISTING, |ingest, text| {
-            ingest.put_listing(text)
-        })
+        return small_object(
+            &state,
+            pushing,
+            &request.headers,
+            body,
+            MAX_LISTING,
+            |ingest, text| ingest.put_listing(text),
+        )
         .await;
     }
     bad_name("<32 digits>.narinfo or <32 digits>.ls")

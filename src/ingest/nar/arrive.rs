@@ -36,8 +36,8 @@ impl<'a, R: Read> Arriving<'a, R> {
     }
 
     /// Reads, hashes and writes into `output`.
-    pub(super) fn copied(input: R, output: &'a File) -> Self {
-        Self { copy: Some(Output(output)), ..Self::hashed(input) }
+    pub(super) fn copied(input: R, output: Output<'a>) -> Self {
+        Self { copy: Some(output), ..Self::hashed(input) }
     }
 
     /// The hash and size of what was read, if it was hashed.

@@ -35,6 +35,7 @@ use arrive::{Arriving, StoredBytes};
 use inspect::{Inspected, Inspector};
 
 use super::IngestError;
+use super::quota::Reservation;
 use crate::codec::seekable::{Encoder, MAX_FRAMES, Pool, Settings, recognise};
 use crate::codec::{self, Compression, DEFAULT_MAX_RATIO, Decoder};
 use crate::fault;
@@ -123,10 +124,10 @@ pub fn take(
     limits: &NarLimits,
     keep: Keep,
     pool: &Pool,
-    output: &File,
+    output: Output<'_>,
 ) -> Result<Taken, IngestError> {
     if keep == Keep::IfSeekable && compression == Compression::Zstd {
-        return keep_if_seekable(Arriving::copied(input, output), limits, output);
+        return keep_if_seekable(Arriving::copied(input, output), limits, output.file);
     }
     // What is not compressed has its NarHash for FileHash, and is not hashed twice.
     let arriving = match compression {
@@ -134,7 +135,7 @@ pub fn take(
         _ => Arriving::hashed(input),
     };
     let mut decoder = decode(arriving, compression, limits)?;
-    let mut encoder = Encoder::with_pool(Output(output), limits.encoding, pool.clone());
+    let mut encoder = Encoder::with_pool(output, limits.encoding, pool.clone());
     let inspected = inspect(&mut decoder, limits.nar, |bytes| {
         encoder.write_all(bytes).map_err(IngestError::storage)
     })?;
@@ -271,17 +272,37 @@ fn fill(decoder: &mut impl Read, piece: &mut Vec<u8>) -> Result<(), IngestError>
     result
 }
 
-/// Where the stored form is written.
-struct Output<'a>(&'a File);
+/// Where the stored form is written: an empty file, and the quota that it counts against.
+#[derive(Clone, Copy)]
+pub struct Output<'a> {
+    file: &'a File,
+    room: Option<&'a Reservation>,
+}
+
+impl<'a> Output<'a> {
+    /// Writes as long as the file system has room.
+    pub const fn new(file: &'a File) -> Self {
+        Self { file, room: None }
+    }
+
+    /// Writes as long as the quota has room as well.
+    pub const fn within(file: &'a File, room: &'a Reservation) -> Self {
+        Self { file, room: Some(room) }
+    }
+}
 
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         fault::point("ingest.write")?;
-        self.0.write(bytes)
+        if let Some(room) = self.room {
+            room.grow(bytes.len() as u64)?;
+        }
+        self.file.write_all(bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
 

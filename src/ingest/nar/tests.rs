@@ -23,7 +23,7 @@ fn try_take(
     keep: Keep,
 ) -> (Result<Taken, IngestError>, File) {
     let output = tempfile::tempfile().unwrap();
-    (take(input, compression, limits, keep, &POOL, &output), output)
+    (take(input, compression, limits, keep, &POOL, Output::new(&output)), output)
 }
 
 /// What is stored, and its bytes.
@@ -396,8 +396,16 @@ fn the_senders_failures_are_told_from_ours() {
             let error = try_take(input, Compression::Zstd, &limits, keep).0.unwrap_err();
             assert_eq!(error.class(), Class::Aborted, "{error}");
         }
-        let take =
-            |output| take(&*upload, Compression::Zstd, &NarLimits::default(), keep, &POOL, output);
+        let take = |output| {
+            take(
+                &*upload,
+                Compression::Zstd,
+                &NarLimits::default(),
+                keep,
+                &POOL,
+                Output::new(output),
+            )
+        };
         let error = take(&full).unwrap_err();
         assert_eq!(error.class(), Class::NoSpace, "{error}");
         let error = take(&no_output).unwrap_err();
