@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+pub use crate::nix::build_id::BuildId;
 use crate::nix::cache_info::{self, CacheInfo};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
@@ -95,23 +96,6 @@ pub enum Object {
     BuildTrace(BuildTraceKey),
     /// `debuginfo/<build id>.debug`
     DebugInfo(BuildId),
-}
-
-/// A GNU build ID in hexadecimal, at least two bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BuildId(String);
-
-impl BuildId {
-    /// Reads 4 to 128 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        ((4..=128).contains(&text.len()) && text.bytes().all(digit)).then(|| Self(text.into()))
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl Bank {
@@ -270,7 +254,7 @@ impl Object {
                 vec![format!("build-trace-v2/{derivation}/{}.doi", output.as_str())]
             }
             // Nix before 2.36 writes the name without its ending.
-            Self::DebugInfo(BuildId(id)) => {
+            Self::DebugInfo(id) => {
                 vec![format!("debuginfo/{id}.debug"), format!("debuginfo/{id}")]
             }
         }

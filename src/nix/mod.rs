@@ -2,7 +2,10 @@
 
 mod as_text;
 pub mod base32;
+pub mod build_id;
 pub mod cache_info;
+pub mod content_address;
+pub mod derivation;
 pub mod hash;
 pub mod nar;
 pub mod nar_url;

@@ -96,7 +96,6 @@ pub enum Keep {
 
 /// How it ended well.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is what nearly always comes")]
 pub enum Taken {
     /// The NAR lies in the output in the form that we store.
     Stored(VerifiedNar),

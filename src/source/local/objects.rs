@@ -130,8 +130,7 @@ impl LocalStore {
     /// Where the debug information of a build is, by looking into each valid path that is made to
     /// hold some (`…-debug`, as nixpkgs' `separateDebugInfo` names it).
     pub(in crate::source) fn debug_info(&self, id: &BuildId) -> Result<Option<Blob>, SourceError> {
-        let (first, rest) = id.as_str().split_at(2);
-        let member = format!("lib/debug/.build-id/{first}/{rest}.debug");
+        let member = id.member();
         let paths: Vec<String> = self
             .database
             .read(|connection| {
