@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Pusher;
 use super::check::{Policy, check_facts, check_file};
-use super::content::{check_content_address, check_deriver};
 use super::facts::Facts;
 use super::nar::NarLimits;
 use super::quota::Quota;
@@ -18,7 +17,7 @@ use crate::bank::publish::commit::NewPath;
 use crate::bank::{Bank, BankError, BuildId};
 use crate::codec::seekable::Pool;
 use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
-use crate::nix::nar::Listing;
+use crate::nix::nar::{Limits, Listing};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
@@ -253,17 +252,12 @@ impl Ingest {
             return Err(PushError::NoNar { path: info.path.clone() });
         };
         check_facts(info, &facts)?;
-        check_deriver(self, info)?;
-        let is_content_addressed = check_content_address(self, info, waits)?;
+        self.check_deriver(info)?;
+        let is_content_addressed = self.check_content_address(info, waits)?;
         let own = self.cache.keys().public();
-        let signatures = self.policy.judge(
-            self.store_dir(),
-            info,
-            &own,
-            is_content_addressed.unwrap_or(false),
-        )?;
+        let signatures = self.policy.judge(self.store_dir(), info, &own, is_content_addressed)?;
         self.check_references(info, elsewhere)?;
-        let ca = info.ca.clone().filter(|_| is_content_addressed == Some(true));
+        let ca = info.ca.clone().filter(|_| is_content_addressed);
         let info = PathInfo { signatures, ca, ..info.clone() };
         self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
     }
@@ -418,17 +412,13 @@ fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
 
 /// The `debuginfo/` entries of a NAR by its listing, as JSON that Nix writes as well.
 fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
-    let Ok(listing) = Listing::from_json(listing, crate::nix::nar::Limits::default()) else {
-        return Vec::new();
-    };
+    let Ok(listing) = Listing::from_json(listing, Limits::default()) else { return Vec::new() };
     let archive = format!("../{}", nar.url());
-    let entry = |(id, member): (String, String)| {
-        let text = serde_json::json!({"archive": archive, "member": member}).to_string();
-        Some((BuildId::parse(&id)?, text))
+    let entry = |id: BuildId| {
+        let text = serde_json::json!({"archive": archive, "member": id.member()}).to_string();
+        (id, text)
     };
-    let files: Vec<(String, String)> = vec![];
-    let _ = listing;
-    files.into_iter().filter_map(entry).collect()
+    listing.debug_files().map(entry).collect()
 }
 
 /// The paths once each, in an order in which each comes after those that it refers to.

@@ -52,6 +52,14 @@ pub enum PushError {
         /// Which path.
         path: StorePath,
     },
+    /// A NAR that was here cannot be read now.
+    #[error("{path}: its NAR cannot be read again: {why}")]
+    NoNarToRead {
+        /// Which path.
+        path: StorePath,
+        /// What is wrong.
+        why: String,
+    },
     /// References that are nowhere.
     #[error("{path}: {count} of its references are not here; push them first: {some}")]
     MissingReferences {
@@ -196,7 +204,7 @@ impl PushError {
         match self {
             Self::Nar(error) => error.class(),
             Self::NoSpace(_) => Class::NoSpace,
-            Self::Bank(_) => Class::Failed,
+            Self::Bank(_) | Self::NoNarToRead { .. } => Class::Failed,
             Self::Unavailable(_) => Class::Unavailable,
             Self::Body(_) => Class::Aborted,
             Self::Untrusted { .. } => Class::Untrusted,
@@ -229,6 +237,7 @@ impl PushError {
         match self {
             Self::Mismatch { path, .. }
             | Self::NoNar { path }
+            | Self::NoNarToRead { path, .. }
             | Self::MissingReferences { path, .. }
             | Self::NotReferred { path, .. }
             | Self::SelfReference { path }
