@@ -139,18 +139,17 @@ impl StateDb {
         }
     }
 
-    /// Whether anybody, in this process or another, has written since `seen` was last updated by
-    /// this. Takes microseconds and waits for nobody.
-    pub fn has_changed(&self, seen: &mut Option<i64>) -> Result<bool, StateError> {
+    /// Changes whenever anybody, in this process or another, has written. Takes microseconds and waits
+    /// for nobody, so it may be asked on a thread that must not block.
+    pub fn data_version(&self) -> Result<i64, StateError> {
         if inode(&self.file) != Some(self.inode) {
             return Err(StateError::Replaced(self.file.clone()));
         }
         let watch = lock(&self.watch);
-        let version = watch
+        watch
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(|source| error(&self.file, source))?;
-        Ok(seen.replace(version) != Some(version))
+            .map_err(|source| error(&self.file, source))
     }
 
     fn open_file(file: PathBuf) -> Result<Self, StateError> {
