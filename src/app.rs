@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::auth::{CachePolicy, Gate, PushPolicy};
 use crate::bank::{Bank, BankError, publish};
 use crate::config::{self, CacheConfig, Config, FirstRead, SigningKey, StoreLocation};
 use crate::http::front::Front;
@@ -21,6 +22,7 @@ use crate::http::listen::{
 };
 use crate::http::state::State;
 use crate::http::status;
+use crate::index::state::StateDb;
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::signature::KeyName;
@@ -103,7 +105,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
     notifier.ready();
     let (stage, stages) = watch::channel(Stage::Serving);
     let front = Front::new(Arc::clone(&state));
-    let serving = listen::serve(listeners, &limits, stats, stages, |_peer| front.clone());
+    let serving = listen::serve(listeners, &limits, stats, stages, |peer| front.for_peer(peer));
     let reload = async || {
         let (state, config) = (Arc::clone(&state), config.clone());
         let reloaded = tokio::task::spawn_blocking(move || reload_keys(&state, &config));
@@ -189,9 +191,12 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let Some(default) = caches.get(config::DEFAULT_CACHE).cloned() else {
         unreachable!("a checked configuration always has the default cache")
     };
+    let state_db = open_state(config);
     Ok(State {
         caches,
         default,
+        gate: Gate::new(policies(config), state_db.clone()),
+        state_db,
         metrics,
         readers,
         connections: stats,
@@ -202,6 +207,29 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         large_work: Semaphore::new(cores * LARGE_WORK_PER_CORE),
         patience: PATIENCE,
     })
+}
+
+/// The state database. Without it the server starts all the same: what everybody may read is served.
+fn open_state(config: &Config) -> Option<Arc<StateDb>> {
+    match StateDb::open_or_begin_anew(&config.data_dir) {
+        Ok(state) => Some(Arc::new(state)),
+        Err(error) => {
+            tracing::error!(
+                "{error}; public caches are served, pushes and private caches are answered with 503"
+            );
+            None
+        }
+    }
+}
+
+fn policies(config: &Config) -> BTreeMap<String, CachePolicy> {
+    let policy = |cache: &CacheConfig| {
+        if cache.push == PushPolicy::Open && cache.push_open_to_network {
+            tracing::warn!(cache = cache.name, "anybody who can connect may push to this cache");
+        }
+        (cache.name.clone(), CachePolicy { push: cache.push, pull: cache.pull })
+    };
+    config.caches.iter().map(policy).collect()
 }
 
 /// Whether a store is to be served: one that was found by itself may be missing. A store directory

@@ -66,6 +66,34 @@ pub enum Denial {
     Unavailable,
 }
 
+impl Denial {
+    /// The label `reason` of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoPushes => "no-pushes",
+            Self::NoCredential => "no-credential",
+            Self::Several => "several-credentials",
+            Self::Wrong => "wrong",
+            Self::TooMany => "too-many-wrong",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::OtherCache => "other-cache",
+            Self::MayNotPush | Self::MayNotPull => "other-scope",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Right {
+    /// The label `right` of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
+}
+
 /// Decides, from memory. What it knows of tokens is as new as the database: ask
 /// [`Self::is_current`] first, and [`Self::refresh`] where it is not.
 pub struct Gate {
@@ -102,7 +130,8 @@ impl Gate {
     pub fn is_open(&self, cache: &str, right: Right) -> bool {
         self.policy(cache).is_some_and(|policy| match right {
             Right::Pull => policy.pull == PullPolicy::Public,
-            Right::Push => policy.push == PushPolicy::Open,
+            // Without the database nobody could say later who pushed what.
+            Right::Push => policy.push == PushPolicy::Open && self.state.is_some(),
         })
     }
 
@@ -155,10 +184,12 @@ impl Gate {
         if right == Right::Push && !self.policy(cache).is_some_and(takes_pushes) {
             return Err(Denial::NoPushes);
         }
+        if self.state.is_none() {
+            return Err(Denial::Unavailable);
+        }
         let shown = match credential {
             Credential::None => return Err(Denial::NoCredential),
             Credential::Several => return Err(Denial::Several),
-            _ if self.state.is_none() => return Err(Denial::Unavailable),
             Credential::Unreadable => return Err(self.wrong(source)),
             Credential::Token(shown) => shown,
         };

@@ -1,5 +1,6 @@
 //! HTTP: the listener, the routes, what goes wrong, and the bodies. One file an endpoint.
 
+pub mod auth;
 pub mod body;
 pub mod cache_info;
 pub mod error;

@@ -188,10 +188,14 @@ fn wrong_tokens_are_slowed_down_and_good_ones_and_none_are_not() {
 fn without_a_database_only_what_needs_none_is_allowed() {
     let gate = Gate::new(policies(), None);
     let (text, _) = issue(grant()).unwrap();
-    assert!(gate.is_current());
-    let check = |cache, right| gate.check(cache, right, &credential(&text), SOURCE);
-    assert_eq!(check("default", Right::Pull), Ok(None));
-    assert_eq!(check("open", Right::Push), Ok(None));
-    assert_eq!(check("team", Right::Pull), Err(Denial::Unavailable));
-    assert_eq!(check("team", Right::Push), Err(Denial::Unavailable));
+    assert!(gate.is_current() && gate.refresh().is_ok());
+    for shown in [credential(&text), Credential::None, Credential::Unreadable] {
+        let check = |cache, right| gate.check(cache, right, &shown, SOURCE);
+        assert_eq!(check("default", Right::Pull), Ok(None));
+        assert_eq!(check("default", Right::Push), Err(Denial::NoPushes));
+        for (cache, right) in [("open", Right::Push), ("team", Right::Pull), ("team", Right::Push)]
+        {
+            assert_eq!(check(cache, right), Err(Denial::Unavailable), "{cache}");
+        }
+    }
 }
