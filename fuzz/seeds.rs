@@ -184,16 +184,26 @@ fn push() -> Result<Vec<Seed>> {
         ("narinfo", 0, push_fixture::narinfo(WAITS, THERE)),
         ("narinfo-there", 1, push_fixture::narinfo(THERE, "")),
         ("commit", 2, format!(r#"{{"paths":[{info}],"upstream":[{info}]}}"#)),
-        ("missing", 3, format!(r#"{{"paths":["{}","{}"],"verify":true}}"#, &THERE[..32], &WAITS[..32])),
+        (
+            "missing",
+            3,
+            format!(r#"{{"paths":["{}","{}"],"verify":true}}"#, &THERE[..32], &WAITS[..32]),
+        ),
         ("upload", 4, format!(r#"{{"nar_hash":"{hash}","nar_size":{size},"form":"zstd-3"}}"#)),
-        ("realisation", 5, format!(r#"{{"outPath":"{THERE}","signatures":[],"dependentRealisations":{{}}}}"#)),
+        (
+            "realisation",
+            5,
+            format!(r#"{{"outPath":"{THERE}","signatures":[],"dependentRealisations":{{}}}}"#),
+        ),
         ("build-trace", 6, format!(r#"{{"outPath":"{THERE}","signatures":[]}}"#)),
         ("listing", 7, r#"{"version":1,"root":{"type":"regular","size":5}}"#.into()),
     ];
     for (name, _, text) in seeds.iter().filter(|(name, ..)| !name.starts_with("narinfo")) {
-        serde_json::from_str::<serde_json::Value>(text).map_err(|error| format!("{name}: {error}"))?;
+        serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| format!("{name}: {error}"))?;
     }
-    let seed = |(name, kind, text): (&str, u8, String)| (name.into(), [&[kind], text.as_bytes()].concat());
+    let seed =
+        |(name, kind, text): (&str, u8, String)| (name.into(), [&[kind], text.as_bytes()].concat());
     Ok(seeds.map(seed).into())
 }
 

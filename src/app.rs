@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::PushPolicy;
+use crate::auth::{CachePolicy, Gate, PushPolicy};
 use crate::bank::publish::commit::Recovered;
 use crate::bank::{Bank, BankError};
 use crate::codec::seekable::Pool;
@@ -25,8 +25,9 @@ use crate::http::listen::{
 use crate::http::push::UploadSlots;
 use crate::http::state::State;
 use crate::http::status;
+use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
-use crate::ingest::{self, Expiry, Ingest, Quota};
+use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::signature::KeyName;
@@ -111,7 +112,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
     notifier.ready();
     let (stage, stages) = watch::channel(Stage::Serving);
     let front = Front::new(Arc::clone(&state));
-    let serving = listen::serve(listeners, &limits, stats, stages, |_peer| front.clone());
+    let serving = listen::serve(listeners, &limits, stats, stages, |peer| front.for_peer(peer));
     let reload = async || {
         let (state, config) = (Arc::clone(&state), config.clone());
         let reloaded = tokio::task::spawn_blocking(move || reload_keys(&state, &config));
@@ -192,6 +193,9 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     };
     let mut caches = BTreeMap::new();
     let mut ingests = BTreeMap::new();
+    let state_db = open_state(config);
+    let recorder = state_db.clone().map(Recorder::start).transpose().map_err(AppError::Runtime)?;
+    let recorder = recorder.map(Arc::new);
     let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
         .map_err(AppError::Runtime)?;
     for cache in &config.caches {
@@ -222,8 +226,8 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         if let Some((bank, source)) = own_bank
             && cache.push != PushPolicy::None
         {
-            let ingest =
-                open_ingest(config, cache, Arc::clone(&built), source, bank, pool.clone())?;
+            let place = ingest::Place { cache: Arc::clone(&built), source, bank };
+            let ingest = open_ingest(config, cache, place, pool.clone(), recorder.clone())?;
             ingests.insert(cache.name.clone(), Arc::new(ingest));
         }
         caches.insert(cache.name.clone(), built);
@@ -243,6 +247,8 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         ingests,
         uploads: UploadSlots::new(config.limits.uploads, config.limits.uploads_per_client),
         default,
+        gate: Gate::new(policies(config), state_db.clone()),
+        state_db,
         metrics,
         readers,
         connections: stats,
@@ -253,6 +259,29 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         large_work: Semaphore::new(cores * LARGE_WORK_PER_CORE),
         patience: PATIENCE,
     })
+}
+
+/// The state database. Without it the server starts all the same: what everybody may read is served.
+fn open_state(config: &Config) -> Option<Arc<StateDb>> {
+    match StateDb::open_or_begin_anew(&config.data_dir) {
+        Ok(state) => Some(Arc::new(state)),
+        Err(error) => {
+            tracing::error!(
+                "{error}; public caches are served, pushes and private caches are answered with 503"
+            );
+            None
+        }
+    }
+}
+
+fn policies(config: &Config) -> BTreeMap<String, CachePolicy> {
+    let policy = |cache: &CacheConfig| {
+        if cache.push == PushPolicy::Open && cache.push_open_to_network {
+            tracing::warn!(cache = cache.name, "anybody who can connect may push to this cache");
+        }
+        (cache.name.clone(), CachePolicy { push: cache.push, pull: cache.pull })
+    };
+    config.caches.iter().map(policy).collect()
 }
 
 /// Whether a store is to be served: one that was found by itself may be missing. A store directory
@@ -309,12 +338,11 @@ fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<Arc<Bank>, App
 fn open_ingest(
     config: &Config,
     cache: &CacheConfig,
-    built: Arc<Cache>,
-    source: Arc<Source>,
-    bank: Arc<Bank>,
+    place: ingest::Place,
     pool: Pool,
+    recorder: Option<Arc<Recorder>>,
 ) -> Result<Ingest, AppError> {
-    bank.prepare_for_pushes()?;
+    place.bank.prepare_for_pushes()?;
     let policy = ingest::Policy {
         accept: cache.accept,
         trusted_keys: cache.trusted_keys.clone(),
@@ -326,8 +354,8 @@ fn open_ingest(
         decoder_memory: config.limits.decoder_memory,
         ..NarLimits::default()
     };
-    let quota = Quota::new(cache.max_size, &bank)?;
-    Ok(Ingest::new(built, source, bank, policy, limits, pool, quota))
+    let quota = Quota::new(cache.max_size, &place.bank)?;
+    Ok(Ingest::new(place, policy, limits, quota, pool, recorder))
 }
 
 /// The store directory of a cache: the host's where it serves the host's store, else the one that

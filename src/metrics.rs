@@ -109,6 +109,7 @@ pub struct Metrics {
     pub open_connections: IntGauge,
     /// Connections by what became of them; set from the listener's own counts.
     pub connections: IntGaugeVec,
+    denied: IntCounterVec,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
 }
@@ -224,6 +225,11 @@ impl Metrics {
                 "Connections since the start, by what became of them.",
                 &["event"],
             )?,
+            denied: counters(
+                "snowbank_denied_requests_total",
+                "Requests of those who may not, by what they wanted and why they may not.",
+                &["right", "reason"],
+            )?,
             source_up: gauges(
                 "snowbank_source_up",
                 "1 if the source could be read when it was last looked at.",
@@ -277,6 +283,11 @@ impl Metrics {
         self.bakes.with_label_values(&[result]).inc();
     }
 
+    /// Counts a request that was turned away; both are of fixed sets.
+    pub fn denied(&self, right: &'static str, reason: &'static str) {
+        self.denied.with_label_values(&[right, reason]).inc();
+    }
+
     /// Notes how a source was at its last look. Cache names come from the configuration.
     pub fn source(&self, cache: &str, source: SourceLabel, up: bool, paths: usize) {
         let labels = [cache, if source == SourceLabel::Bank { "bank" } else { "store" }];
@@ -320,12 +331,14 @@ mod tests {
         metrics.answered(Route::Nar, Duration::from_millis(1));
         metrics.sent(EncodingLabel::Compressed, 10);
         metrics.narinfo_hit(SourceLabel::Bank);
+        metrics.denied("push", "expired");
         metrics.source("default", SourceLabel::Store, true, 7);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "snowbank_http_requests_total{route=\"narinfo\",status=\"200\"} 1",
             "snowbank_http_requests_total{route=\"nar\",status=\"500\"} 1",
             "snowbank_http_sent_bytes_total{encoding=\"compressed\"} 10",
+            "snowbank_denied_requests_total{reason=\"expired\",right=\"push\"} 1",
             "snowbank_source_paths{cache=\"default\",source=\"store\"} 7",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");

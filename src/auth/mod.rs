@@ -1,4 +1,19 @@
 //! Who may read and who may push.
+//!
+//! Every request to a cache comes by the [`Gate`] before anything is looked up, so that whoever is
+//! turned away gets the same answer whether what they asked for is there or not.
+//!
+//! A token is `sb_<id>_<secret>`. The id is for lists and logs; of the secret, 256 random bits, only the
+//! SHA-256 is kept. It is shown as `Authorization: Bearer`, or as the password of `Basic`, which is
+//! what Nix sends of its netrc.
+
+mod credential;
+mod failures;
+mod gate;
+pub mod token;
+
+pub use credential::Credential;
+pub use gate::{CachePolicy, Denial, Gate, Right};
 
 /// Who may push to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

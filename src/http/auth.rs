@@ -1,15 +1,121 @@
-//! Who may push.
+//! Who is let in: each request to a cache, before anything is looked up.
+//!
+//! [`Place`] says from a request's head alone which cache it is about and what right it needs: reading
+//! needs [`Right::Pull`], every other method [`Right::Push`], and so does the whole native API. What
+//! was found out travels with the request as [`Admitted`], and is the only way for a handler to get at
+//! a cache: one that was not asked for here cannot be reached by another spelling of its name.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::error::Failure;
-use super::state::{CacheOf, State};
+use super::state::{State, Work};
+use crate::auth::{Credential, Denial, Right};
+use crate::index::state::TokenRecord;
 use crate::ingest::{Ingest, Pusher};
+use crate::native;
+use crate::source::cache::Cache;
 
-/// Somebody who may push to the cache that a request names.
+/// The paths of the server itself: they belong to no cache, and are everybody's.
+const OF_THE_SERVER: [&str; 2] = ["/health", "/metrics"];
+
+/// What a request is about.
+pub(super) struct Place<'a> {
+    /// The cache.
+    pub(super) cache: &'a Arc<Cache>,
+    /// Where in the request's path the part after the cache's own begins, with its slash.
+    pub(super) rest: usize,
+    /// What is needed to be answered.
+    pub(super) right: Right,
+}
+
+impl<'a> Place<'a> {
+    /// `None` where the path is about no cache: the server's own, or a cache that does not exist.
+    pub(super) fn of(state: &'a State, method: &Method, path: &str) -> Option<Self> {
+        if OF_THE_SERVER.contains(&path) {
+            return None;
+        }
+        let (cache, rest) = match path.strip_prefix("/c/") {
+            Some(below) => {
+                let name = below.split('/').next().unwrap_or(below);
+                (state.caches.get(name)?, path.len() - below.len() + name.len())
+            }
+            None => (&state.default, 0),
+        };
+        let reads = [Method::GET, Method::HEAD].contains(method);
+        let native = path[rest..].starts_with(native::PREFIX);
+        let right = if reads && !native { Right::Pull } else { Right::Push };
+        Some(Self { cache, rest, right })
+    }
+}
+
+/// A request that was let in, to this cache.
+#[derive(Clone)]
+pub(super) struct Admitted {
+    pub(super) cache: Arc<Cache>,
+    pusher: Option<Pusher>,
+}
+
+impl Admitted {
+    /// `token` is what it was decided by; `source` as in [`crate::auth::Gate::check`].
+    pub(super) fn new(
+        place: &Place<'_>,
+        token: Option<&TokenRecord>,
+        source: Option<IpAddr>,
+    ) -> Self {
+        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
+        Self { cache: Arc::clone(place.cache), pusher }
+    }
+}
+
+/// Whether whoever shows `credential` may; the token that it was decided by.
+pub(super) async fn admit(
+    state: &Arc<State>,
+    cache: &str,
+    right: Right,
+    credential: &Credential,
+    source: Option<IpAddr>,
+) -> Result<Option<Arc<TokenRecord>>, Failure> {
+    let admitted = match credential {
+        Credential::Token(_) if !state.gate.is_current() => {
+            let shared = Arc::clone(state);
+            let refreshed = state.blocking(Work::Small, move || shared.gate.refresh()).await?;
+            refreshed.map_err(|error| {
+                tracing::error!("503: tokens cannot be checked: {error}");
+                Denial::Unavailable
+            })
+        }
+        _ => Ok(()),
+    };
+    let checked = admitted.and_then(|()| state.gate.check(cache, right, credential, source));
+    checked.map_err(|denial| {
+        state.metrics.denied(right.label(), denial.label());
+        Failure::Denied(denial)
+    })
+}
+
+/// What a request shows of who it is from.
+pub(super) fn credential(headers: &HeaderMap) -> Credential {
+    Credential::of(headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+}
+
+/// What only some may read is for no cache between here and them.
+pub(super) fn keep_private(headers: &mut HeaderMap) {
+    let rest =
+        headers.get(CACHE_CONTROL).and_then(|value| value.as_bytes().strip_prefix(b"public"));
+    let Some(rest) = rest else { return };
+    if let Ok(value) = HeaderValue::from_bytes(&[b"private", rest].concat()) {
+        headers.insert(CACHE_CONTROL, value);
+    }
+}
+
+/// Somebody who may push to the cache that the request names: an argument of every handler that
+/// writes, and of those of the native API.
 pub struct Pushing {
     /// What takes it.
     pub ingest: Arc<Ingest>,
@@ -21,9 +127,11 @@ impl FromRequestParts<Arc<State>> for Pushing {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
-        let CacheOf(cache) = CacheOf::from_request_parts(parts, state).await?;
-        let ingest = state.ingests.get(&cache.name).ok_or(Failure::NotFound)?;
-        let pusher = Pusher { name: "open".into(), token: None, address: "?".into() };
+        let admitted = parts.extensions.get::<Admitted>().ok_or(Failure::NotFound)?;
+        let pusher = admitted.pusher.clone().ok_or_else(|| {
+            Failure::Internal("a handler that writes was reached by a request that reads".into())
+        })?;
+        let ingest = state.ingests.get(&admitted.cache.name).ok_or(Failure::NotFound)?;
         Ok(Self { ingest: Arc::clone(ingest), pusher })
     }
 }

@@ -6,13 +6,20 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, StatusCode};
 
+use crate::auth::Denial;
 use crate::source::cache::Unavailable;
 
 /// Seconds after which a client may ask again.
 pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+/// Seconds after which an address that showed too many wrong tokens may ask again.
+const RETRY_GUESS_SECONDS: HeaderValue = HeaderValue::from_static("60");
+/// What tells a client to look into its netrc.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"snowbank\"");
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +39,9 @@ pub enum Failure {
     /// Too much to do; the reason is for the client.
     #[error("{0}")]
     Busy(&'static str),
+    /// Whoever asks may not; the same whether it is here or not.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// A defect of ours.
     #[error("{0}")]
     Internal(String),
@@ -49,6 +59,7 @@ impl IntoResponse for Failure {
                 (StatusCode::SERVICE_UNAVAILABLE, line)
             }
             Self::Busy(what) => (StatusCode::SERVICE_UNAVAILABLE, (*what).into()),
+            Self::Denied(denial) => (status_of(*denial), denial.to_string()),
             Self::Internal(why) => {
                 tracing::error!("500: {why}");
                 (
@@ -62,14 +73,33 @@ impl IntoResponse for Failure {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, RETRY_SECONDS);
-        }
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, RETRY_SECONDS),
+            StatusCode::TOO_MANY_REQUESTS => headers.insert(RETRY_AFTER, RETRY_GUESS_SECONDS),
+            StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))
+            }
+            _ => None,
+        };
         if let Self::Unsatisfiable(size) = self
             && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
         {
             headers.insert(CONTENT_RANGE, value);
         }
         response
+    }
+}
+
+const fn status_of(denial: Denial) -> StatusCode {
+    match denial {
+        Denial::NoPushes => StatusCode::METHOD_NOT_ALLOWED,
+        Denial::Several => StatusCode::BAD_REQUEST,
+        Denial::NoCredential | Denial::Wrong | Denial::Expired | Denial::Revoked => {
+            StatusCode::UNAUTHORIZED
+        }
+        Denial::OtherCache | Denial::MayNotPush | Denial::MayNotPull => StatusCode::FORBIDDEN,
+        Denial::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        Denial::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

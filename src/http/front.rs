@@ -6,12 +6,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::Router;
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -19,16 +21,18 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
+use super::auth::{Admitted, Place, admit, credential, keep_private};
 use super::body::FileBody;
-use super::listen::PatientBody;
+use super::listen::{PatientBody, Peer};
 use super::nar::whole_file;
 use super::narinfo::text_response;
 use super::router::router;
 use super::state::{CountAs, State};
+use crate::index::state::TokenRecord;
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
-use crate::source::cache::{Cache, Remembered};
+use crate::source::cache::Remembered;
 
 const NOT_FOUND: &[u8] = b"not found\n";
 
@@ -37,27 +41,93 @@ const NOT_FOUND: &[u8] = b"not found\n";
 pub struct Front {
     state: Arc<State>,
     router: Router,
+    /// Where the requests come from; `None`: a unix socket.
+    source: Option<IpAddr>,
 }
 
 impl Front {
     /// Answers with what `state` has.
     pub fn new(state: Arc<State>) -> Self {
-        Self { router: router(Arc::clone(&state)), state }
+        Self { router: router(Arc::clone(&state)), state, source: None }
+    }
+
+    /// The same, for the requests of one connection.
+    pub fn for_peer(&self, peer: Peer) -> Self {
+        Self { source: peer.address(), ..self.clone() }
+    }
+
+    /// Answers a request that was let in, or is about no cache.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        began: Instant,
+        admitted: Option<(Place<'_>, Option<&TokenRecord>)>,
+    ) -> FrontFuture {
+        let line = self.state.log_requests.then(|| Line::of(&request));
+        if let Some((place, token)) = admitted {
+            if let Some(response) = self.memory_answer(&request, &place) {
+                self.state.metrics.answered(Route::NarInfo, began.elapsed());
+                if let Some(line) = line {
+                    line.write(response.status(), response.body().size_hint().lower(), began, true);
+                }
+                return FrontFuture::Ready(Some(response));
+            }
+            if let Some(response) = self.open_file(&request, &place, began) {
+                return FrontFuture::Ready(Some(response));
+            }
+            request.extensions_mut().insert(Admitted::new(&place, token, self.source));
+        }
+        let patience = self.state.body_timeout;
+        let routed = self.router.clone().call(request.map(|body| PatientBody::new(body, patience)));
+        let state = Arc::clone(&self.state);
+        FrontFuture::Routed(Box::pin(async move {
+            let Ok(response) = routed.await;
+            Ok(count(response, state, began, line))
+        }))
+    }
+
+    /// Answers a request that needs leave, once it is known whether it has it.
+    async fn answer_if_admitted(
+        self,
+        request: Request<Incoming>,
+        began: Instant,
+    ) -> Result<Response<FrontBody>, Infallible> {
+        let Some(place) = Place::of(&self.state, request.method(), request.uri().path()) else {
+            return self.answer(request, began, None).await;
+        };
+        let shown = credential(request.headers());
+        match admit(&self.state, &place.cache.name, place.right, &shown, self.source).await {
+            Ok(token) => {
+                let mut response =
+                    self.answer(request, began, Some((place, token.as_deref()))).await?;
+                keep_private(response.headers_mut());
+                Ok(response)
+            }
+            Err(failure) => {
+                let line = self.state.log_requests.then(|| Line::of(&request));
+                Ok(count(failure.into_response(), Arc::clone(&self.state), began, line))
+            }
+        }
     }
 
     /// The answer that memory gives, if it is a narinfo and memory knows.
-    fn memory_answer<B>(&self, request: &Request<B>) -> Option<Response<FrontBody>> {
+    fn memory_answer<B>(
+        &self,
+        request: &Request<B>,
+        place: &Place<'_>,
+    ) -> Option<Response<FrontBody>> {
         let head = match *request.method() {
             Method::GET => false,
             Method::HEAD => true,
             _ => return None,
         };
-        let (cache, hash) = self.narinfo_of(request.uri().path())?;
+        let name = request.uri().path()[place.rest..].strip_prefix('/')?;
+        let hash = StorePathHash::parse(name.strip_suffix(".narinfo")?)?;
         if request.uri().query().is_some() {
             return None;
         }
         let metrics = &self.state.metrics;
-        let (response, status) = match cache.remembered(hash) {
+        let (response, status) = match place.cache.remembered(hash) {
             Remembered::Unknown => return None,
             Remembered::Miss => {
                 metrics.narinfo_misses.inc();
@@ -79,7 +149,12 @@ impl Front {
     }
 
     /// The whole of a stored NAR whose file is open already, if that is what is asked for.
-    fn open_file<B>(&self, request: &Request<B>, began: Instant) -> Option<Response<FrontBody>> {
+    fn open_file<B>(
+        &self,
+        request: &Request<B>,
+        place: &Place<'_>,
+        began: Instant,
+    ) -> Option<Response<FrontBody>> {
         let conditional = [RANGE, IF_NONE_MATCH, IF_RANGE];
         let plain = *request.method() == Method::GET
             && request.uri().query().is_none()
@@ -87,8 +162,8 @@ impl Front {
         if !plain {
             return None;
         }
-        let (cache, name) = self.nar_of(request.uri().path())?;
-        let open = cache.open_nar(name)?;
+        let name = NarFileName::parse(request.uri().path()[place.rest..].strip_prefix("/nar/")?)?;
+        let open = place.cache.open_nar(name)?;
         let state = &self.state;
         let encoding = if name.is_bare() { EncodingLabel::Nar } else { EncodingLabel::Compressed };
         let response = whole_file(&open);
@@ -98,29 +173,6 @@ impl Front {
         response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
         let line = state.log_requests.then(|| Line::of(request));
         Some(count(response, Arc::clone(state), began, line))
-    }
-
-    fn nar_of(&self, path: &str) -> Option<(&Arc<Cache>, NarFileName)> {
-        let (cache, name) = match path.strip_prefix("/c/") {
-            Some(rest) => {
-                let (cache, rest) = rest.split_once('/')?;
-                (self.state.caches.get(cache)?, rest.strip_prefix("nar/")?)
-            }
-            None => (&self.state.default, path.strip_prefix("/nar/")?),
-        };
-        Some((cache, NarFileName::parse(name)?))
-    }
-
-    fn narinfo_of(&self, path: &str) -> Option<(&Arc<Cache>, StorePathHash)> {
-        let stem = path.strip_suffix(".narinfo")?;
-        let (cache, hash) = match stem.strip_prefix("/c/") {
-            Some(rest) => {
-                let (name, hash) = rest.split_once('/')?;
-                (self.state.caches.get(name)?, hash)
-            }
-            None => (&self.state.default, stem.strip_prefix('/')?),
-        };
-        Some((cache, StorePathHash::parse(hash)?))
     }
 }
 
@@ -140,24 +192,13 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
     fn call(&self, request: Request<Incoming>) -> FrontFuture {
         let began = Instant::now();
-        let line = self.state.log_requests.then(|| Line::of(&request));
-        if let Some(response) = self.memory_answer(&request) {
-            self.state.metrics.answered(Route::NarInfo, began.elapsed());
-            if let Some(line) = line {
-                line.write(response.status(), response.body().size_hint().lower(), began, true);
+        let place = Place::of(&self.state, request.method(), request.uri().path());
+        match place {
+            Some(place) if !self.state.gate.is_open(&place.cache.name, place.right) => {
+                FrontFuture::Routed(Box::pin(self.clone().answer_if_admitted(request, began)))
             }
-            return FrontFuture::Ready(Some(response));
+            place => self.answer(request, began, place.map(|place| (place, None))),
         }
-        if let Some(response) = self.open_file(&request, began) {
-            return FrontFuture::Ready(Some(response));
-        }
-        let patience = self.state.body_timeout;
-        let routed = self.router.clone().call(request.map(|body| PatientBody::new(body, patience)));
-        let state = Arc::clone(&self.state);
-        FrontFuture::Routed(Box::pin(async move {
-            let Ok(response) = routed.await;
-            Ok(count(response, state, began, line))
-        }))
     }
 }
 

@@ -8,9 +8,12 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use tokio::sync::Semaphore;
 
+use super::auth::Admitted;
 use super::error::Failure;
 use super::listen::ConnectionStats;
 use super::push::UploadSlots;
+use crate::auth::Gate;
+use crate::index::state::StateDb;
 use crate::ingest::Ingest;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
@@ -26,6 +29,10 @@ pub struct State {
     pub ingests: BTreeMap<String, Arc<Ingest>>,
     /// How many uploads may run at once.
     pub uploads: UploadSlots,
+    /// Who may do what.
+    pub gate: Gate,
+    /// Tokens, and who pushed what; `None` where it cannot be used, and then nobody may push.
+    pub state_db: Option<Arc<StateDb>>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// The threads that read the local store.
@@ -99,7 +106,7 @@ impl CountAs {
     }
 }
 
-/// The cache that a request names: `/c/<cache>/…`, or the default one.
+/// The cache that a request names, `/c/<cache>/…` or the default one, once it was let in.
 ///
 /// One that does not exist is the same 404 as an object that does not.
 pub struct CacheOf(pub Arc<Cache>);
@@ -107,13 +114,9 @@ pub struct CacheOf(pub Arc<Cache>);
 impl FromRequestParts<Arc<State>> for CacheOf {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
-        let name = param(parts, state, "cache").await?;
-        let cache = match &name {
-            None => Some(&state.default),
-            Some(name) => state.caches.get(name),
-        };
-        cache.map(|cache| Self(Arc::clone(cache))).ok_or(Failure::NotFound)
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Failure> {
+        let admitted = parts.extensions.get::<Admitted>().ok_or(Failure::NotFound)?;
+        Ok(Self(Arc::clone(&admitted.cache)))
     }
 }
 
@@ -134,15 +137,6 @@ impl FromRequestParts<Arc<State>> for Params {
         let raw = raw_params(parts, state).await?;
         Ok(Self(raw.iter().map(|(name, value)| (name.into(), value.into())).collect()))
     }
-}
-
-async fn param(
-    parts: &mut Parts,
-    state: &Arc<State>,
-    name: &str,
-) -> Result<Option<String>, Failure> {
-    let raw = raw_params(parts, state).await?;
-    Ok(raw.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
 }
 
 async fn raw_params(parts: &mut Parts, state: &Arc<State>) -> Result<RawPathParams, Failure> {

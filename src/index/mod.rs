@@ -1,3 +1,5 @@
-//! What we have: derived from the truth on disk, and lost without loss.
+//! What we have, derived from the truth on disk and lost without loss; and what is known beside it:
+//! tokens, and who pushed what.
 
 pub mod presence;
+pub mod state;

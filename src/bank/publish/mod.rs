@@ -27,6 +27,7 @@
 
 pub mod commit;
 pub mod pending;
+pub mod private;
 mod system;
 
 #[cfg(test)]

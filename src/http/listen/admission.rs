@@ -18,6 +18,16 @@ pub enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// Its address; `None` at a unix socket.
+    pub const fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
+}
+
 /// Counts connections.
 #[derive(Debug)]
 pub(super) struct Admission {

@@ -1,0 +1,256 @@
+//! The one place that says who may do what.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::credential::Credential;
+use super::failures::Failures;
+use super::{PullPolicy, PushPolicy};
+use crate::index::state::{StateDb, StateError, TokenRecord};
+
+/// What somebody wants to do with a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Read it.
+    Pull,
+    /// Write to it, or ask what only those who write may know.
+    Push,
+}
+
+/// Who may do what with a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// Who may push.
+    pub push: PushPolicy,
+    /// Who may read.
+    pub pull: PullPolicy,
+}
+
+/// Why somebody may not. None of it depends on what the cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Nobody may push.
+    #[error("this cache takes no pushes")]
+    NoPushes,
+    /// Nothing was shown.
+    #[error("a token is needed, as Authorization: Bearer or as the password in netrc")]
+    NoCredential,
+    /// More than one thing was shown.
+    #[error("more than one Authorization header")]
+    Several,
+    /// What was shown is no token, or not one of ours.
+    #[error("this token is not known here")]
+    Wrong,
+    /// The same, too often from one address.
+    #[error("this token is not known here, and there were too many like it; ask again in a minute")]
+    TooMany,
+    /// It was a token.
+    #[error("this token has expired")]
+    Expired,
+    /// It was a token.
+    #[error("this token was revoked")]
+    Revoked,
+    /// The token is for other caches.
+    #[error("this token is not for this cache")]
+    OtherCache,
+    /// The token has not the scope push.
+    #[error("this token may not push")]
+    MayNotPush,
+    /// The token has not the scope pull.
+    #[error("this token may not pull")]
+    MayNotPull,
+    /// The tokens cannot be read now.
+    #[error("tokens cannot be checked now; the server's log says why")]
+    Unavailable,
+}
+
+impl Denial {
+    /// The label `reason` of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoPushes => "no-pushes",
+            Self::NoCredential => "no-credential",
+            Self::Several => "several-credentials",
+            Self::Wrong => "wrong",
+            Self::TooMany => "too-many-wrong",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::OtherCache => "other-cache",
+            Self::MayNotPush | Self::MayNotPull => "other-scope",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Right {
+    /// The label `right` of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// Decides, from memory. What it knows of tokens is as new as the database: ask
+/// [`Self::is_current`] first, and [`Self::refresh`] where it is not.
+pub struct Gate {
+    policies: BTreeMap<String, CachePolicy>,
+    state: Option<Arc<StateDb>>,
+    tokens: RwLock<Arc<Table>>,
+    refreshing: Mutex<()>,
+    failures: Failures,
+    clock: Clock,
+}
+
+/// The tokens by id, as they were at a version of the database.
+#[derive(Default)]
+struct Table {
+    version: Option<i64>,
+    changes: i64,
+    by_id: Arc<HashMap<String, Arc<TokenRecord>>>,
+}
+
+impl Gate {
+    /// Holds caches to their policies. Without a `state` no token can be checked.
+    pub fn new(policies: BTreeMap<String, CachePolicy>, state: Option<Arc<StateDb>>) -> Self {
+        Self {
+            policies,
+            state,
+            tokens: RwLock::default(),
+            refreshing: Mutex::default(),
+            failures: Failures::default(),
+            clock: Clock::start(SystemTime::now(), Instant::now()),
+        }
+    }
+
+    /// Whether everybody may, so that nothing needs to be asked.
+    pub fn is_open(&self, cache: &str, right: Right) -> bool {
+        self.policy(cache).is_some_and(|policy| match right {
+            Right::Pull => policy.pull == PullPolicy::Public,
+            // Without the database nobody could say later who pushed what.
+            Right::Push => policy.push == PushPolicy::Open && self.state.is_some(),
+        })
+    }
+
+    /// Whether no token was made or revoked, by whichever process, since they were last read. Takes
+    /// microseconds and waits for nobody.
+    pub fn is_current(&self) -> bool {
+        match &self.state {
+            // An error is met again, and told, by `refresh`.
+            Some(state) => {
+                state.data_version().ok().is_some_and(|now| self.tokens().version == Some(now))
+            }
+            None => true,
+        }
+    }
+
+    /// Reads the tokens again, if they changed. Blocks.
+    pub fn refresh(&self) -> Result<(), StateError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let _only_one = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The version is taken first: what is written while we read is noticed next time.
+        let version = Some(state.data_version()?);
+        let known = self.tokens();
+        if known.version == version {
+            return Ok(());
+        }
+        let table = if known.version.is_some() && state.token_changes()? == known.changes {
+            Table { version, changes: known.changes, by_id: Arc::clone(&known.by_id) }
+        } else {
+            let tokens = state.tokens()?;
+            let by_id = tokens.all.into_iter().map(|token| (token.id.clone(), Arc::new(token)));
+            Table { version, changes: tokens.changes, by_id: Arc::new(by_id.collect()) }
+        };
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        Ok(())
+    }
+
+    /// Whether somebody at `source` (`None`: at a unix socket) who shows `credential` may; the token
+    /// that it was decided by, where one was needed. A cache that does not exist is nobody's.
+    pub fn check(
+        &self,
+        cache: &str,
+        right: Right,
+        credential: &Credential,
+        source: Option<IpAddr>,
+    ) -> Result<Option<Arc<TokenRecord>>, Denial> {
+        if self.is_open(cache, right) {
+            return Ok(None);
+        }
+        let takes_pushes = |policy: CachePolicy| policy.push != PushPolicy::None;
+        if right == Right::Push && !self.policy(cache).is_some_and(takes_pushes) {
+            return Err(Denial::NoPushes);
+        }
+        if self.state.is_none() {
+            return Err(Denial::Unavailable);
+        }
+        let shown = match credential {
+            Credential::None => return Err(Denial::NoCredential),
+            Credential::Several => return Err(Denial::Several),
+            Credential::Unreadable => return Err(self.wrong(source)),
+            Credential::Token(shown) => shown,
+        };
+        let tokens = self.tokens();
+        let token = tokens.by_id.get(&shown.id);
+        let is_right = shown.is(token.map(Arc::as_ref));
+        let Some(token) = token.filter(|_| is_right) else { return Err(self.wrong(source)) };
+        // Whoever has the secret is no guesser: none of these count as failures.
+        if token.revoked.is_some() {
+            return Err(Denial::Revoked);
+        }
+        let now = self.clock.seconds(SystemTime::now(), Instant::now());
+        if token.expires.is_some_and(|expires| now >= expires) {
+            return Err(Denial::Expired);
+        }
+        if !token.caches.as_ref().is_none_or(|caches| caches.iter().any(|own| own == cache)) {
+            return Err(Denial::OtherCache);
+        }
+        match right {
+            Right::Pull if !token.pull => Err(Denial::MayNotPull),
+            Right::Push if !token.push => Err(Denial::MayNotPush),
+            _ => Ok(Some(Arc::clone(token))),
+        }
+    }
+
+    fn wrong(&self, source: Option<IpAddr>) -> Denial {
+        match self.failures.count(source, Instant::now()) {
+            true => Denial::TooMany,
+            false => Denial::Wrong,
+        }
+    }
+
+    fn policy(&self, cache: &str) -> Option<CachePolicy> {
+        self.policies.get(cache).copied()
+    }
+
+    /// A poisoned lock holds a whole table: it is only ever swapped.
+    fn tokens(&self) -> Arc<Table> {
+        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The wall clock, which a token's end is judged by. While the process runs it is never behind what
+/// has passed since the start, so that a clock that is set back opens nothing that was closed.
+struct Clock {
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl Clock {
+    const fn start(wall: SystemTime, steady: Instant) -> Self {
+        Self { wall, steady }
+    }
+
+    /// Seconds since 1970.
+    fn seconds(&self, wall: SystemTime, steady: Instant) -> i64 {
+        let least = self.wall + steady.saturating_duration_since(self.steady);
+        let since = wall.max(least).duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

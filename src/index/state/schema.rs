@@ -1,0 +1,89 @@
+//! The tables, and how a database of an earlier version gets them.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{StateError, error};
+
+/// What leads from each schema to the next, from an empty database on. What stands here was released
+/// and is never changed; a new schema is a new entry.
+pub(super) const SCHEMAS: [&str; 1] = [FIRST];
+
+const FIRST: &str = "
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    secret_hash BLOB NOT NULL,
+    name TEXT NOT NULL,
+    push INTEGER NOT NULL,
+    pull INTEGER NOT NULL,
+    caches TEXT,              -- JSON, a list of names; NULL is every cache
+    created INTEGER NOT NULL, -- seconds since 1970, as all times here
+    expires INTEGER,
+    revoked INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Counts the changes of tokens, so that a push does not have them all read again.
+CREATE TABLE token_changes (count INTEGER NOT NULL) STRICT;
+INSERT INTO token_changes VALUES (0);
+
+CREATE TABLE pushes (
+    cache TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    path TEXT NOT NULL,
+    nar_hash TEXT NOT NULL,
+    nar_size INTEGER NOT NULL,
+    pusher TEXT NOT NULL,
+    token TEXT,
+    address TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX pushes_of_path ON pushes (hash);
+
+CREATE TABLE conflicts (
+    number INTEGER PRIMARY KEY,
+    cache TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    kept TEXT NOT NULL,
+    refused TEXT NOT NULL,
+    pusher TEXT NOT NULL,
+    token TEXT,
+    address TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX conflicts_of_path ON conflicts (hash);
+";
+
+/// Brings the database to the last of `schemas`, in one transaction; refuses a newer one.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    file: &Path,
+    schemas: &[&str],
+) -> Result<(), StateError> {
+    let known = i64::try_from(schemas.len()).unwrap_or(i64::MAX);
+    let refuse_newer = |found: i64| match found > known {
+        true => Err(StateError::Newer { file: file.to_owned(), found, known }),
+        false => Ok(found),
+    };
+    let failed = |source| error(file, source);
+    if refuse_newer(version(connection).map_err(failed)?)? == known {
+        return Ok(());
+    }
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Another process may have done it meanwhile.
+    let found = refuse_newer(version(&transaction).map_err(failed)?)?;
+    let Ok(done) = usize::try_from(found) else {
+        let why = format!("its schema is {found}");
+        return Err(StateError::Damaged { file: file.to_owned(), why });
+    };
+    for step in &schemas[done..] {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
+    transaction.pragma_update(None, "user_version", known).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}

@@ -1,0 +1,297 @@
+//! The database as it is made, shared, lost and found.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::nix::hash::Sha256;
+use crate::nix::store_path::StorePath;
+
+fn token(id: &str) -> TokenRecord {
+    TokenRecord {
+        id: id.into(),
+        secret_hash: [7; 32],
+        name: "runner".into(),
+        push: true,
+        pull: false,
+        caches: Some(vec!["default".into(), "team".into()]),
+        created: 1000,
+        expires: Some(2000),
+        revoked: None,
+    }
+}
+
+fn path(letter: char) -> StorePath {
+    let hash = letter.to_string().repeat(32);
+    StorePath::parse(&format!("{hash}-name")).unwrap()
+}
+
+fn push(cache: &str, letter: char) -> PushRecord {
+    PushRecord {
+        cache: cache.into(),
+        path: path(letter),
+        nar_hash: Sha256::of(b"nar"),
+        nar_size: 5,
+        pusher: "runner".into(),
+        token: Some("abcdefgh".into()),
+        address: "192.0.2.1".into(),
+        at: 1500,
+    }
+}
+
+fn conflict(number: u8) -> ConflictRecord {
+    ConflictRecord {
+        cache: "default".into(),
+        path: path('a').hash(),
+        kept: Sha256([0; 32]),
+        refused: Sha256([number; 32]),
+        pusher: "runner".into(),
+        token: None,
+        address: "a unix socket".into(),
+        at: i64::from(number),
+    }
+}
+
+fn file(data: &Path) -> PathBuf {
+    data.join("state/state.sqlite")
+}
+
+/// A database with enough in it to have several pages of each table, all of them in the main file.
+fn filled(data: &Path) -> StateDb {
+    let state = StateDb::open(data).unwrap();
+    for number in 0..60 {
+        state.add_token(&token(&format!("{number:08}"))).unwrap();
+    }
+    let pushes: Vec<_> = "abcdfg".chars().map(|letter| push("default", letter)).collect();
+    let pushes: Vec<_> = std::iter::repeat_n(pushes, 40).flatten().collect();
+    state.record_pushes(&pushes).unwrap();
+    for number in 0..60 {
+        state.record_conflict(&conflict(number)).unwrap();
+    }
+    lock(&state.writer).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    state
+}
+
+fn aside(data: &Path) -> usize {
+    let entries = std::fs::read_dir(data.join("state")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("state.sqlite.corrupt-2")).count()
+}
+
+#[test]
+fn the_database_is_private_durable_and_in_wal_mode() {
+    let data = tempfile::tempdir().unwrap();
+    let state = filled(data.path());
+    for entry in std::fs::read_dir(data.path().join("state")).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
+    }
+    let mode = std::fs::metadata(data.path().join("state")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let writer = lock(&state.writer);
+    let pragma = |name: &str| {
+        writer
+            .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+            .unwrap()
+    };
+    assert_eq!(pragma("journal_mode"), rusqlite::types::Value::Text("wal".into()));
+    assert_eq!(pragma("synchronous"), rusqlite::types::Value::Integer(2));
+}
+
+#[test]
+fn tokens_are_read_back_as_they_were_kept_and_revoked_once() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let every_cache =
+        TokenRecord { caches: None, expires: None, created: 900, ..token("zzzzzzzz") };
+    state.add_token(&token("aaaaaaaa")).unwrap();
+    state.add_token(&every_cache).unwrap();
+    assert_eq!(state.tokens().unwrap().all, [every_cache, token("aaaaaaaa")]);
+    assert!(state.add_token(&token("aaaaaaaa")).is_err(), "an id is never given twice");
+    let before = state.token_changes().unwrap();
+    assert_eq!(state.revoke_token("aaaaaaaa", 1).unwrap(), Revoked::Now);
+    assert_eq!(state.revoke_token("aaaaaaaa", 2).unwrap(), Revoked::Before);
+    assert_eq!(state.revoke_token("bbbbbbbb", 2).unwrap(), Revoked::Unknown);
+    assert_eq!(state.token_changes().unwrap(), before + 1);
+    assert_eq!(state.tokens().unwrap().all[1].revoked, Some(1));
+}
+
+#[test]
+fn what_another_process_writes_is_noticed_and_what_nobody_writes_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    let server = StateDb::open(data.path()).unwrap();
+    let command = StateDb::open(data.path()).unwrap();
+    let version = || server.data_version().unwrap();
+    let before = version();
+    assert_eq!(version(), before);
+    command.add_token(&token("aaaaaaaa")).unwrap();
+    let between = version();
+    assert_ne!(between, before);
+    assert_eq!(version(), between);
+    server.revoke_token("aaaaaaaa", 5).unwrap();
+    assert_ne!(version(), between, "what this process writes as well");
+}
+
+#[test]
+fn a_database_that_was_replaced_is_not_believed() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    std::fs::remove_file(file(data.path())).unwrap();
+    assert!(matches!(state.data_version(), Err(StateError::Replaced(_))));
+}
+
+#[test]
+fn pushes_and_conflicts_are_found_by_path_in_one_cache_or_in_all() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let pushes = [push("default", 'a'), push("team", 'a'), push("team", 'b')];
+    state.record_pushes(&pushes).unwrap();
+    assert_eq!(state.pushes_of(None, path('a').hash()).unwrap(), pushes[..2]);
+    assert_eq!(state.pushes_of(Some("team"), path('a').hash()).unwrap(), pushes[1..2]);
+    assert_eq!(state.pushes_of(Some("other"), path('a').hash()).unwrap(), []);
+    state.record_conflict(&conflict(1)).unwrap();
+    assert_eq!(state.conflicts_of(Some("default"), path('a').hash()).unwrap(), [conflict(1)]);
+    assert_eq!(state.conflicts_of(None, path('b').hash()).unwrap(), []);
+}
+
+#[test]
+fn only_the_newest_conflicts_are_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    for number in 1..=9 {
+        state.record_conflict_of(&conflict(number), 4).unwrap();
+    }
+    let kept = state.conflicts_of(None, path('a').hash()).unwrap();
+    assert_eq!(kept, [conflict(6), conflict(7), conflict(8), conflict(9)]);
+}
+
+#[test]
+fn a_database_that_is_there_is_opened_and_none_is_made_by_looking() {
+    let data = tempfile::tempdir().unwrap();
+    assert!(StateDb::open_existing(data.path()).unwrap().is_none());
+    assert!(!data.path().join("state").exists());
+    StateDb::open(data.path()).unwrap();
+    assert!(StateDb::open_existing(data.path()).unwrap().is_some());
+}
+
+#[test]
+fn a_page_of_random_bytes_anywhere_never_panics_and_is_set_aside_where_it_matters() {
+    let data = tempfile::tempdir().unwrap();
+    drop(filled(data.path()));
+    let whole = std::fs::read(file(data.path())).unwrap();
+    let pages = whole.len() / 4096;
+    assert!(pages > 8, "{pages} pages");
+    let noise: Vec<u8> =
+        (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut set_aside = 0;
+    for page in 0..pages {
+        let data = tempfile::tempdir().unwrap();
+        let mut bytes = whole.clone();
+        bytes[page * 4096..][..4096].copy_from_slice(&noise);
+        StateDb::open(data.path()).unwrap();
+        for ending in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{ending}", file(data.path()).display()));
+        }
+        std::fs::write(file(data.path()), bytes).unwrap();
+        let state = StateDb::open_or_begin_anew(data.path()).unwrap();
+        set_aside += aside(data.path()).min(1);
+        // Whatever was found: it works, and it is whole.
+        state.add_token(&token("new-one")).unwrap();
+        assert!(state.tokens().unwrap().all.iter().any(|token| token.id == "new-one"));
+        state.check().unwrap();
+    }
+    assert_eq!(set_aside, pages, "every page of this database is in use");
+}
+
+#[test]
+fn a_truncated_database_is_set_aside_and_begun_anew() {
+    for length in [1, 100, 4096, 4097, 12_000] {
+        let data = tempfile::tempdir().unwrap();
+        drop(filled(data.path()));
+        std::fs::File::options()
+            .write(true)
+            .open(file(data.path()))
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+        let error = StateDb::open(data.path()).and_then(StateDb::check).err();
+        assert!(matches!(error, Some(StateError::Damaged { .. })), "{length}: {error:?}");
+        let state = StateDb::open_or_begin_anew(data.path()).unwrap();
+        assert_eq!(state.tokens().unwrap().all, []);
+        assert!(aside(data.path()) >= 1, "{length}");
+    }
+}
+
+#[test]
+fn what_was_left_of_a_database_is_no_part_of_a_new_one() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    state.add_token(&token("aaaaaaaa")).unwrap();
+    // As after a crash between the first rename of setting it aside and the second one.
+    std::fs::remove_file(file(data.path())).unwrap();
+    let log = format!("{}-wal", file(data.path()).display());
+    assert!(std::fs::metadata(&log).unwrap().len() > 0);
+    let anew = StateDb::open_or_begin_anew(data.path()).unwrap();
+    assert_eq!(anew.tokens().unwrap().all, []);
+    assert_eq!(aside(data.path()), 2);
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_as_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    state.add_token(&token("aaaaaaaa")).unwrap();
+    lock(&state.writer).pragma_update(None, "user_version", 2).unwrap();
+    drop(state);
+    for open in [StateDb::open, StateDb::open_or_begin_anew] {
+        let error = open(data.path()).err().unwrap();
+        assert!(matches!(error, StateError::Newer { found: 2, known: 1, .. }), "{error}");
+    }
+    assert_eq!(aside(data.path()), 0);
+    let connection = Connection::open(file(data.path())).unwrap();
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM tokens", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn an_older_schema_is_brought_up_in_one_transaction_and_keeps_its_rows() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    state.add_token(&token("aaaaaaaa")).unwrap();
+    drop(state);
+    let path = file(data.path());
+    let mut connection = connect(&path).unwrap();
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap()
+    };
+    // A step that fails half way changes nothing.
+    let broken = [schema::SCHEMAS[0], "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1);"];
+    assert!(schema::migrate(&mut connection, &path, &broken).is_err());
+    assert_eq!(version(&connection), 1);
+    assert!(connection.prepare("SELECT * FROM more").is_err());
+    let next = [schema::SCHEMAS[0], "ALTER TABLE tokens ADD COLUMN note TEXT;"];
+    schema::migrate(&mut connection, &path, &next).unwrap();
+    assert_eq!(version(&connection), 2);
+    let id: String = connection
+        .query_row("SELECT id FROM tokens WHERE note IS NULL", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(id, "aaaaaaaa");
+}
+
+#[test]
+fn two_that_open_a_new_database_at_once_both_succeed() {
+    for _ in 0..8 {
+        let data = tempfile::tempdir().unwrap();
+        let open = || {
+            let state = StateDb::open(data.path())?;
+            state.tokens().map(|tokens| tokens.all.len())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap().unwrap(), 0);
+            }
+        });
+    }
+}
