@@ -353,6 +353,10 @@ fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
 
 /// The `debuginfo/` entries of a NAR by its listing, as JSON that Nix writes as well.
 fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
+    // Nearly all paths have none, and reading a listing takes longer than this look.
+    if memchr::memmem::find(listing, b".build-id").is_none() {
+        return Vec::new();
+    }
     let Ok(listing) = Listing::from_json(listing, Limits::default()) else { return Vec::new() };
     let archive = format!("../{}", nar.url());
     let entry = |id: BuildId| {
