@@ -66,7 +66,7 @@ pub struct FileFacts {
 }
 
 /// What turned out of a NAR that arrived; only [`take`] and [`check`] make one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifiedNar {
     /// SHA-256 of the uncompressed NAR.
