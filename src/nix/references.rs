@@ -15,7 +15,7 @@ use super::store_path::StorePathHash;
 
 /// Looks through bytes that come in pieces of any size.
 ///
-/// Memory: at most about 8 MiB, for [`MAX_CANDIDATES`] hashes.
+/// Memory: at most 5 MiB, for [`MAX_CANDIDATES`] hashes in a set and then in a list.
 #[derive(Debug, Default)]
 pub struct ReferenceScanner {
     /// The last digits as a number, most significant first: 160 bits, in a wide and a narrow part.
@@ -40,7 +40,7 @@ pub struct ReferenceCandidates {
 
 /// The most different candidates that are kept. Binaries have few beside their references; sources that
 /// quote hashes by the ten thousand have more.
-pub const MAX_CANDIDATES: usize = 200_000;
+pub const MAX_CANDIDATES: usize = 100_000;
 
 /// The most candidates that are looked up in the set: a bound on what bytes made to be slow can cost.
 const MAX_WINDOWS: u64 = 1 << 24;
