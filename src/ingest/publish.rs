@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check::{Policy, check_facts, check_file};
+use super::content::Claim;
 use super::facts::Facts;
 use super::nar::NarLimits;
 use super::quota::Quota;
@@ -188,11 +189,12 @@ impl Ingest {
         };
         check_facts(info, &facts)?;
         self.check_deriver(info)?;
-        let is_content_addressed = self.check_content_address(info, waits)?;
+        let claim = self.check_content_address(info, waits)?;
+        let is_proved = claim == Claim::Proved;
         let own = self.cache.keys().public();
-        let signatures = self.policy.judge(self.store_dir(), info, &own, is_content_addressed)?;
+        let signatures = self.policy.judge(self.store_dir(), info, &own, is_proved)?;
         self.check_references(info, elsewhere)?;
-        let ca = info.ca.clone().filter(|_| is_content_addressed);
+        let ca = info.ca.clone().filter(|_| claim != Claim::Unverified);
         let info = PathInfo { signatures, ca, ..info.clone() };
         self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
     }
