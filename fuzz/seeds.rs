@@ -9,9 +9,14 @@ use std::path::Path;
 
 use snowbank::codec::Compression;
 use snowbank::codec::seekable::{Encoder, Settings};
+use snowbank::nix::hash::Sha256;
 use snowbank::nix::nar::{self, Event, Limits, ListingBuilder, Parser};
 use snowbank::nix::narinfo::NarInfo;
 use snowbank::nix::store_path::StoreDir;
+
+mod push_fixture;
+
+use push_fixture::{THERE, WAITS};
 
 type Seed = (String, Vec<u8>);
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -22,6 +27,7 @@ fn main() -> Result<()> {
         ("decode", decode()?),
         ("nar", nar()?),
         ("narinfo", narinfo()?),
+        ("push", push()?),
         ("range_url", range_url()),
     ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -165,6 +171,40 @@ fn narinfo() -> Result<Vec<Seed>> {
     }
     let seeds = [("least", least), ("all", all), ("signature", signature)];
     Ok(seeds.map(|(name, text)| (name.into(), text.into_bytes())).into())
+}
+
+/// A good request of each kind, behind the byte that says which.
+fn push() -> Result<Vec<Seed>> {
+    let hash = Sha256::of(&push_fixture::nar(WAITS));
+    let size = push_fixture::nar(WAITS).len();
+    let info = format!(
+        r#"{{"path":"{WAITS}","nar_hash":"{hash}","nar_size":{size},"references":["{THERE}"],"ca":null}}"#
+    );
+    let seeds = [
+        ("narinfo", 0, push_fixture::narinfo(WAITS, THERE)),
+        ("narinfo-there", 1, push_fixture::narinfo(THERE, "")),
+        ("commit", 2, format!(r#"{{"paths":[{info}],"upstream":[{info}]}}"#)),
+        (
+            "missing",
+            3,
+            format!(r#"{{"paths":["{}","{}"],"verify":true}}"#, &THERE[..32], &WAITS[..32]),
+        ),
+        ("upload", 4, format!(r#"{{"nar_hash":"{hash}","nar_size":{size},"form":"zstd-3"}}"#)),
+        (
+            "realisation",
+            5,
+            format!(r#"{{"outPath":"{THERE}","signatures":[],"dependentRealisations":{{}}}}"#),
+        ),
+        ("build-trace", 6, format!(r#"{{"outPath":"{THERE}","signatures":[]}}"#)),
+        ("listing", 7, r#"{"version":1,"root":{"type":"regular","size":5}}"#.into()),
+    ];
+    for (name, _, text) in seeds.iter().filter(|(name, ..)| !name.starts_with("narinfo")) {
+        serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| format!("{name}: {error}"))?;
+    }
+    let seed =
+        |(name, kind, text): (&str, u8, String)| (name.into(), [&[kind], text.as_bytes()].concat());
+    Ok(seeds.map(seed).into())
 }
 
 /// Each form that a range, a tag, a name under `nar/` and a key has, behind a size.

@@ -18,6 +18,8 @@ export RUSTC_BOOTSTRAP=1
 options='--sanitizer none --codegen-units 16'
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
+# Directories that a target makes go with the rest.
+export TMPDIR=$found
 
 # All at once first: then a run is one, and what does not compile is seen before any has begun.
 # shellcheck disable=SC2086 # several words

@@ -8,21 +8,26 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::{CachePolicy, Gate, PushPolicy};
-use crate::bank::{Bank, BankError, publish};
+use crate::bank::publish::commit::Recovered;
+use crate::bank::{Bank, BankError};
+use crate::codec::seekable::Pool;
 use crate::config::{self, CacheConfig, Config, FirstRead, SigningKey, StoreLocation};
 use crate::http::front::Front;
 use crate::http::listen::{
     self, BindError, ConnectionStats, ListenAddress, ListenLimits, Listeners, Stage,
 };
+use crate::http::push::UploadSlots;
 use crate::http::state::State;
 use crate::http::status;
 use crate::index::state::StateDb;
+use crate::ingest::nar::NarLimits;
+use crate::ingest::{self, Expiry, Ingest, Quota};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::signature::KeyName;
@@ -41,6 +46,8 @@ const KEY_FILE: &str = "signing-key";
 /// Every cache is looked at this often even if nobody asks, so that what changed is scanned before
 /// it is asked for, and the metrics are true.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What was pushed and never finished is looked for this often.
+const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// How long a request waits for a blocking thread before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Listings and decoding at once, for each core.
@@ -120,6 +127,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = signals.obey(&stage, &notifier, reload) => {}
         () = notifier.watch(is_alive) => {}
         () = keep_looking(&state) => {}
+        () = keep_expiring(&state, config.limits.pending_age) => {}
     }
     tracing::info!("stopped");
     Ok(())
@@ -147,6 +155,30 @@ async fn keep_looking(state: &Arc<State>) {
     }
 }
 
+/// Lets go, now and then, of what was pushed and never finished.
+async fn keep_expiring(state: &Arc<State>, age: Duration) {
+    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let expiry = Arc::new(Mutex::new(Expiry::new(age)));
+    loop {
+        ticks.tick().await;
+        let (state, expiry) = (Arc::clone(state), Arc::clone(&expiry));
+        let expired = tokio::task::spawn_blocking(move || {
+            let mut expiry = expiry.lock().unwrap_or_else(PoisonError::into_inner);
+            for (cache, ingest) in &state.ingests {
+                match ingest.expire(&mut expiry) {
+                    Ok(0) => {}
+                    Ok(removed) => tracing::info!(cache, removed, "let go of unfinished uploads"),
+                    Err(error) => tracing::warn!(cache, "unfinished uploads stay: {error}"),
+                }
+            }
+        });
+        if expired.await.is_err() {
+            tracing::error!("letting go of unfinished uploads failed");
+        }
+    }
+}
+
 /// Builds everything, from the bottom up, and takes the first look at every cache.
 fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError> {
     make_directory(&config.data_dir)?;
@@ -160,13 +192,21 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         None => None,
     };
     let mut caches = BTreeMap::new();
+    let mut ingests = BTreeMap::new();
+    let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+        .map_err(AppError::Runtime)?;
     for cache in &config.caches {
         let store_dir = store_dir_of(cache, store.is_some(), &store_dir);
         let mut sources = Vec::new();
+        let mut own_bank = None;
         for source in &cache.sources {
             match (source, &store) {
                 (config::Source::Bank, _) => {
-                    sources.push(Arc::new(Source::Bank(open_bank(cache, &store_dir)?)));
+                    let bank = open_bank(cache, &store_dir)?;
+                    let source = BankSource::new(Arc::clone(&bank), store_dir.clone());
+                    let source = Arc::new(Source::Bank(source));
+                    sources.push(Arc::clone(&source));
+                    own_bank = Some((bank, source));
                 }
                 (config::Source::Store, Some(store)) => {
                     sources.push(Arc::new(Source::Store(Arc::clone(store))));
@@ -179,7 +219,15 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         let memory = config.limits.narinfo_cache_bytes;
         let built =
             Cache::new(cache.name.clone(), info, sources, keys, memory, Arc::clone(&metrics));
-        caches.insert(cache.name.clone(), Arc::new(built));
+        let built = Arc::new(built);
+        if let Some((bank, source)) = own_bank
+            && cache.push != PushPolicy::None
+        {
+            let ingest =
+                open_ingest(config, cache, Arc::clone(&built), source, bank, pool.clone())?;
+            ingests.insert(cache.name.clone(), Arc::new(ingest));
+        }
+        caches.insert(cache.name.clone(), built);
     }
     connect_bakery(store.as_ref(), &caches);
     for cache in caches.values() {
@@ -194,6 +242,8 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let state_db = open_state(config);
     Ok(State {
         caches,
+        ingests,
+        uploads: UploadSlots::new(config.limits.uploads, config.limits.uploads_per_client),
         default,
         gate: Gate::new(policies(config), state_db.clone()),
         state_db,
@@ -273,13 +323,38 @@ fn open_store(
     Ok(Arc::new(LocalStore::new(layout, limits, deadline, bakery, zstd_first)))
 }
 
-fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<BankSource, AppError> {
+fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<Arc<Bank>, AppError> {
     let bank = Bank::open(cache.directory.clone(), &cache_info(cache, store_dir))?;
-    let removed = publish::sweep(bank.root())?;
-    if removed > 0 {
-        tracing::info!(cache = cache.name, removed, "removed what was left unfinished");
+    let Recovered { commits, removed } = bank.recover()?;
+    if commits > 0 || removed > 0 {
+        tracing::info!(cache = cache.name, commits, removed, "finished what was left unfinished");
     }
-    Ok(BankSource::new(bank, store_dir.clone()))
+    Ok(Arc::new(bank))
+}
+
+/// What takes the pushes to a cache.
+fn open_ingest(
+    config: &Config,
+    cache: &CacheConfig,
+    built: Arc<Cache>,
+    source: Arc<Source>,
+    bank: Arc<Bank>,
+    pool: Pool,
+) -> Result<Ingest, AppError> {
+    bank.prepare_for_pushes()?;
+    let policy = ingest::Policy {
+        accept: cache.accept,
+        trusted_keys: cache.trusted_keys.clone(),
+        upstream_keys: cache.upstream_keys.clone(),
+    };
+    let limits = NarLimits {
+        nar: config.limits.nar(),
+        max_ratio: u32::try_from(config.limits.max_ratio).unwrap_or(u32::MAX),
+        decoder_memory: config.limits.decoder_memory,
+        ..NarLimits::default()
+    };
+    let quota = Quota::new(cache.max_size, &bank)?;
+    Ok(Ingest::new(built, source, bank, policy, limits, pool, quota))
 }
 
 /// The store directory of a cache: the host's where it serves the host's store, else the one that

@@ -27,10 +27,11 @@ pub enum Route {
     Health,
     Metrics,
     Landing,
+    Native,
     Other,
 }
 
-const ROUTES: usize = 12;
+const ROUTES: usize = 13;
 
 impl Route {
     const fn label(self) -> &'static str {
@@ -46,15 +47,16 @@ impl Route {
             Self::Health => "health",
             Self::Metrics => "metrics",
             Self::Landing => "landing",
+            Self::Native => "native",
             Self::Other => "other",
         }
     }
 }
 
 /// The statuses that are labels of their own; another one counts as the first of its hundred.
-const STATUSES: [u16; 22] = [
-    200, 206, 300, 304, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 414, 416, 429, 431, 500,
-    503, 504, 507,
+const STATUSES: [u16; 26] = [
+    200, 201, 204, 206, 300, 304, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 414, 415, 416,
+    422, 429, 431, 500, 503, 504, 507,
 ];
 
 /// Where an answer came from; the label `source`.
@@ -313,6 +315,7 @@ const ALL_ROUTES: [Route; ROUTES] = [
     Route::Health,
     Route::Metrics,
     Route::Landing,
+    Route::Native,
     Route::Other,
 ];
 

@@ -171,6 +171,11 @@ impl PublicKey {
         Some(Self { name: KeyName::parse(name).ok()?, key })
     }
 
+    /// The name that signatures by it carry.
+    pub const fn name(&self) -> &KeyName {
+        &self.name
+    }
+
     /// Whether `signature` is this key's, of `text`.
     pub fn verifies(&self, text: &str, signature: &Signature) -> bool {
         let signature_bytes = ed25519_dalek::Signature::from_bytes(signature.bytes());

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+pub use crate::nix::build_id::BuildId;
 use crate::nix::cache_info::{self, CacheInfo};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
@@ -75,6 +76,13 @@ pub enum BankError {
     },
 }
 
+/// Whether the system refused to write for want of room: a full file system, a quota, or a limit on
+/// the size of files.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// The objects of a bank besides narinfo and NAR.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
@@ -88,23 +96,6 @@ pub enum Object {
     BuildTrace(BuildTraceKey),
     /// `debuginfo/<build id>.debug`
     DebugInfo(BuildId),
-}
-
-/// A GNU build ID in hexadecimal, at least two bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BuildId(String);
-
-impl BuildId {
-    /// Reads 4 to 128 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        ((4..=128).contains(&text.len()) && text.bytes().all(digit)).then(|| Self(text.into()))
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl Bank {
@@ -156,6 +147,24 @@ impl Bank {
             }
         }
         Ok(())
+    }
+
+    /// How many bytes the NARs take, those that wait and unfinished ones included.
+    pub fn bytes_used(&self) -> Result<u64, BankError> {
+        let mut bytes = 0;
+        for directory in ["nar", publish::PENDING, publish::UPLOADS] {
+            let directory = self.root.join(directory);
+            let io_error = |source| BankError::Io { path: directory.clone(), source };
+            let entries = match std::fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(io_error)?,
+            };
+            for entry in entries {
+                // What has gone since then takes nothing.
+                bytes += entry.map_err(io_error)?.metadata().map_or(0, |found| found.len());
+            }
+        }
+        Ok(bytes)
     }
 
     /// The text of a path's narinfo; `None` where there is none.
@@ -245,7 +254,7 @@ impl Object {
                 vec![format!("build-trace-v2/{derivation}/{}.doi", output.as_str())]
             }
             // Nix before 2.36 writes the name without its ending.
-            Self::DebugInfo(BuildId(id)) => {
+            Self::DebugInfo(id) => {
                 vec![format!("debuginfo/{id}.debug"), format!("debuginfo/{id}")]
             }
         }

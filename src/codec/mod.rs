@@ -9,7 +9,9 @@ mod decode;
 mod error;
 pub mod read_at;
 pub mod seekable;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use compression::{Compression, UnknownCompression};
-pub use decode::{DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
+pub use decode::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
 pub use error::CodecError;

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::error::Failure;
 use super::state::{State, Work};
-use crate::auth::{Credential, Denial, Pusher, Right};
+use crate::auth::{self, Credential, Denial, Right};
 use crate::index::state::TokenRecord;
+use crate::ingest::{Ingest, Pusher};
 use crate::native;
 use crate::source::cache::Cache;
 
@@ -67,7 +68,7 @@ impl Admitted {
         token: Option<&TokenRecord>,
         source: Option<IpAddr>,
     ) -> Self {
-        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
+        let pusher = (place.right == Right::Push).then(|| auth::pusher(token, source));
         Self { cache: Arc::clone(place.cache), pusher }
     }
 }
@@ -116,8 +117,8 @@ pub(super) fn keep_private(headers: &mut HeaderMap) {
 /// Somebody who may push to the cache that the request names: an argument of every handler that
 /// writes, and of those of the native API.
 pub struct Pushing {
-    /// The cache.
-    pub cache: Arc<Cache>,
+    /// What takes it.
+    pub ingest: Arc<Ingest>,
     /// Who it is.
     pub pusher: Pusher,
 }
@@ -125,11 +126,12 @@ pub struct Pushing {
 impl FromRequestParts<Arc<State>> for Pushing {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
         let admitted = parts.extensions.get::<Admitted>().ok_or(Failure::NotFound)?;
         let pusher = admitted.pusher.clone().ok_or_else(|| {
             Failure::Internal("a handler that writes was reached by a request that reads".into())
         })?;
-        Ok(Self { cache: Arc::clone(&admitted.cache), pusher })
+        let ingest = state.ingests.get(&admitted.cache.name).ok_or(Denial::NoPushes)?;
+        Ok(Self { ingest: Arc::clone(ingest), pusher })
     }
 }

@@ -15,7 +15,7 @@ use crate::auth::Denial;
 use crate::source::cache::Unavailable;
 
 /// Seconds after which a client may ask again.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 /// Seconds after which an address that showed too many wrong tokens may ask again.
 const RETRY_GUESS_SECONDS: HeaderValue = HeaderValue::from_static("60");
 /// What tells a client to look into its netrc.

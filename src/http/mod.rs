@@ -10,6 +10,7 @@ pub mod listen;
 pub mod nar;
 pub mod narinfo;
 pub mod objects;
+pub mod push;
 pub mod range;
 pub mod router;
 pub mod serve;

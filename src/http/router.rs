@@ -9,7 +9,7 @@ use http::request::Parts;
 
 use super::error::Failure;
 use super::state::{Params, State};
-use super::{cache_info, landing, nar, narinfo, objects, serve, status};
+use super::{cache_info, landing, nar, narinfo, objects, push, serve, status};
 
 /// The routes: those of the default cache at `/`, those of every cache at `/c/<cache>/`, and those
 /// of the server.
@@ -28,15 +28,19 @@ pub fn router(state: Arc<State>) -> Router {
 fn cache_routes() -> Router<Arc<State>> {
     Router::new()
         .route("/nix-cache-info", get(cache_info::get))
-        .route("/nar/{name}", get(nar::get))
-        .route("/log/{drv}", get(objects::log))
-        .route("/realisations/{id}", get(objects::realisation))
-        .route("/build-trace-v2/{drv}/{output}", get(objects::build_trace))
-        .route("/debuginfo/{id}", get(objects::debug_info))
+        .route("/nar/{name}", get(nar::get).put(push::put_nar))
+        .route("/log/{drv}", get(objects::log).put(push::put_log))
+        .route("/realisations/{id}", get(objects::realisation).put(push::put_realisation))
+        .route(
+            "/build-trace-v2/{drv}/{output}",
+            get(objects::build_trace).put(push::put_build_trace),
+        )
+        .route("/debuginfo/{id}", get(objects::debug_info).put(push::put_debug_info))
         .route("/serve/{hash}", get(serve::root))
         .route("/serve/{hash}/", get(serve::get))
         .route("/serve/{hash}/{*path}", get(serve::get))
-        .route("/{name}", get(by_ending))
+        .route("/{name}", get(by_ending).put(push::put_by_ending))
+        .merge(push::native_routes())
 }
 
 /// `<hash>.narinfo` and `<hash>.ls` differ by their endings, which the router does not look at.

@@ -11,8 +11,10 @@ use tokio::sync::Semaphore;
 use super::auth::Admitted;
 use super::error::Failure;
 use super::listen::ConnectionStats;
+use super::push::UploadSlots;
 use crate::auth::Gate;
 use crate::index::state::StateDb;
+use crate::ingest::Ingest;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
 use crate::source::local::tree::ReadPool;
@@ -27,6 +29,10 @@ pub struct State {
     pub gate: Gate,
     /// Tokens, and who pushed what; `None` where it cannot be used, and then nobody may push.
     pub state_db: Option<Arc<StateDb>>,
+    /// What takes pushes, by the names of the caches that take any.
+    pub ingests: BTreeMap<String, Arc<Ingest>>,
+    /// How many uploads may run at once.
+    pub uploads: UploadSlots,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// The threads that read the local store.

@@ -1,5 +1,27 @@
 //! From bytes that arrive to a published path.
 
+mod check;
+mod content;
+mod error;
+mod expire;
+mod facts;
+pub mod nar;
+mod objects;
+mod publish;
+mod pusher;
+mod quota;
+mod refusal;
+mod reread;
+mod upload;
+
+pub use check::Policy;
+pub use error::{Class, IngestError};
+pub use expire::Expiry;
+pub use publish::{Ingest, Outcome};
+pub use pusher::Pusher;
+pub use quota::Quota;
+pub use refusal::PushError;
+
 /// Which paths a cache takes from those who may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {

@@ -17,6 +17,12 @@ const VALUES: [u8; 256] = {
     values
 };
 
+/// The value of a byte as a digit, if it is one.
+pub(super) const fn digit(byte: u8) -> Option<u8> {
+    let value = VALUES[byte as usize];
+    if value == 0xff { None } else { Some(value) }
+}
+
 /// How many digits `bytes` bytes take.
 pub const fn encoded_len(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
@@ -46,10 +52,7 @@ pub fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     }
     let mut bytes = [0u8; N];
     for (position, &character) in text.iter().rev().enumerate() {
-        let digit = VALUES[usize::from(character)];
-        if digit == 0xff {
-            return None;
-        }
+        let digit = digit(character)?;
         let bit = position * 5;
         let (byte, shift) = (bit / 8, bit % 8);
         let wide = u16::from(digit) << shift;

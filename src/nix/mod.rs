@@ -2,12 +2,16 @@
 
 mod as_text;
 pub mod base32;
+pub mod build_id;
 pub mod cache_info;
+pub mod content_address;
+pub mod derivation;
 pub mod hash;
 pub mod nar;
 pub mod nar_url;
 pub mod narinfo;
 pub mod path_info;
 pub mod realisation;
+pub mod references;
 pub mod signature;
 pub mod store_path;

@@ -57,6 +57,11 @@ impl NarFileName {
         Some(Self { hash, extension })
     }
 
+    /// What follows `.nar`: nothing, or a dot and the name of a compression.
+    pub const fn extension(self) -> &'static str {
+        self.extension
+    }
+
     /// Whether it is a NAR as it is.
     pub const fn is_bare(self) -> bool {
         self.extension.is_empty()

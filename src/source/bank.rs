@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
 use crate::bank::{Bank, BankError, Object, Stamp};
@@ -20,7 +20,7 @@ use crate::nix::store_path::{StoreDir, StorePathHash};
 
 /// A cache's own directory.
 pub struct BankSource {
-    bank: Bank,
+    bank: Arc<Bank>,
     store_dir: StoreDir,
     pub(super) presence: Presence,
     last_look: Mutex<Option<Stamp>>,
@@ -71,7 +71,7 @@ const MAX_REPORTED: usize = 10_000;
 
 impl BankSource {
     /// Takes a bank that is open.
-    pub fn new(bank: Bank, store_dir: StoreDir) -> Self {
+    pub fn new(bank: Arc<Bank>, store_dir: StoreDir) -> Self {
         Self {
             bank,
             store_dir,
@@ -328,7 +328,7 @@ fn decoder(
     file: File,
     max_output: u64,
 ) -> Result<Decoder<BufReader<File>>, CodecError> {
-    let limits = Limits { max_output, max_ratio: u32::MAX };
+    let limits = Limits { max_ratio: u32::MAX, ..Limits::output(max_output) };
     Decoder::new(compression, BufReader::with_capacity(READ_BUFFER, file), limits)
 }
 

@@ -224,6 +224,12 @@ impl Cache {
         self.believed_until.store(0, Ordering::Release);
     }
 
+    /// Notes that we have changed `source` ourselves, so that the next request sees it.
+    pub fn changed(&self, source: &Source) {
+        source.presence().truth_changed();
+        self.doubt();
+    }
+
     /// Whether a scan of some source is due.
     pub fn needs_scan(&self) -> bool {
         self.sources.iter().any(|source| !source.presence().is_exact())
@@ -334,7 +340,8 @@ impl Cache {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn unavailable(&self, error: SourceError) -> Unavailable {
+    /// Says that this cache cannot be read, for the log.
+    pub fn unavailable(&self, error: SourceError) -> Unavailable {
         Unavailable { cache: self.name.clone(), why: error.to_string() }
     }
 }

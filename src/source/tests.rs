@@ -82,7 +82,7 @@ impl Host {
         let info =
             CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
         let bank = Bank::open(self.at("bank"), &info).unwrap();
-        let bank = Source::Bank(BankSource::new(bank, StoreDir::default()));
+        let bank = Source::Bank(BankSource::new(Arc::new(bank), StoreDir::default()));
         let sources = vec![Arc::new(bank), Arc::new(Source::Store(self.store()))];
         let keys = KeyRing::new(vec![key()]);
         let metrics = Arc::new(Metrics::new().unwrap());

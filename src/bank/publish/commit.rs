@@ -19,8 +19,9 @@ pub struct NewPath {
     pub hash: StorePathHash,
     /// Its narinfo, as it is to be read.
     pub narinfo: String,
-    /// The NAR that waits and the name that it gets; `None` where it has that name already.
-    pub nar: Option<(NarFileName, NarFileName)>,
+    /// The NAR that waits and the name that it gets. What has that name already stays, unless it is
+    /// to be replaced.
+    pub nar: (NarFileName, NarFileName),
     /// The debug information that it holds, and the JSON that says where.
     pub debug_info: Vec<(BuildId, String)>,
     /// Whether what is there under these names is damaged, and to be replaced.
@@ -41,7 +42,7 @@ pub struct Recovered {
 struct Entry {
     hash: StorePathHash,
     narinfo: String,
-    nar: Option<(String, String)>,
+    nar: (String, String),
     debug_info: Vec<(String, String)>,
     replace: bool,
 }
@@ -56,10 +57,13 @@ struct Journal {
 const JOURNAL_FORMAT: u32 = 1;
 
 impl Bank {
-    /// Makes ready to be pushed to, and finishes or removes what an earlier process left. Only for a
-    /// start, before anything is served.
+    /// Makes the directories that only a bank that is pushed to needs.
+    pub fn prepare_for_pushes(&self) -> Result<(), BankError> {
+        make_push_directories(self.root())
+    }
+
+    /// Finishes or removes what an earlier process left. Only for a start, before anything is served.
     pub fn recover(&self) -> Result<Recovered, BankError> {
-        make_push_directories(self.root())?;
         let mut recovered = Recovered { commits: 0, removed: sweep(self.root())? };
         for journal in self.journals()? {
             let text = self.read_small(&journal)?.unwrap_or_default();
@@ -136,18 +140,14 @@ impl Bank {
     /// taken for lost: each file is written anew.
     fn apply(&self, paths: &[NewPath], has_journal: bool) -> Result<(), BankError> {
         for path in paths {
-            if let Some((from, to)) = path.nar {
-                self.place_nar(from, to, path.replace)?;
-            }
+            self.place_nar(path.nar.0, path.nar.1, path.replace)?;
         }
-        if !has_journal && paths.iter().any(|path| path.nar.is_some()) {
+        if !has_journal {
             sync_directory(&self.root().join("nar"))?;
             sync_directory(&self.root().join(PENDING))?;
         }
         for path in paths {
-            if let Some((from, _)) = path.nar {
-                self.place_listing(from, path.hash, path.replace)?;
-            }
+            self.place_listing(path.nar.0, path.hash, path.replace)?;
             for (id, text) in &path.debug_info {
                 let staged = Staged::create(self.root())?;
                 staged.write(text.as_bytes())?;
@@ -174,10 +174,8 @@ impl Bank {
             sync_directory(self.root())?;
         }
         for path in paths {
-            if let Some((from, _)) = path.nar {
-                remove(&self.pending_part(from, "ls"))?;
-                remove(&self.pending_part(from, "facts"))?;
-            }
+            remove(&self.pending_part(path.nar.0, "ls"))?;
+            remove(&self.pending_part(path.nar.0, "facts"))?;
         }
         Ok(())
     }
@@ -259,7 +257,7 @@ fn write_journal(paths: &[NewPath]) -> Vec<u8> {
     let entry = |path: &NewPath| Entry {
         hash: path.hash,
         narinfo: path.narinfo.clone(),
-        nar: path.nar.map(|(from, to)| (name(from), name(to))),
+        nar: (name(path.nar.0), name(path.nar.1)),
         debug_info: path
             .debug_info
             .iter()
@@ -284,10 +282,7 @@ fn read_journal(text: &[u8]) -> Option<Vec<NewPath>> {
         Some(NewPath {
             hash: entry.hash,
             narinfo: entry.narinfo,
-            nar: match entry.nar {
-                Some(names) => Some(nar(names)?),
-                None => None,
-            },
+            nar: nar(entry.nar)?,
             debug_info: debug_info
                 .map(|(id, text)| Some((BuildId::parse(&id)?, text)))
                 .collect::<Option<_>>()?,

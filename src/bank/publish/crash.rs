@@ -26,6 +26,7 @@ const MAX_IMAGES: usize = 4096;
 fn open(root: &Path) -> Bank {
     let info = CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
     let bank = Bank::open(root.into(), &info).unwrap();
+    bank.prepare_for_pushes().unwrap();
     bank.recover().unwrap();
     bank
 }
@@ -59,7 +60,7 @@ fn new_path(number: u8) -> NewPath {
     NewPath {
         hash: path(number).hash(),
         narinfo: narinfo(number).to_text(&StoreDir::default()),
-        nar: Some((NarFileName::bare(nar_hash), NarFileName::zstd(nar_hash))),
+        nar: (NarFileName::bare(nar_hash), NarFileName::zstd(nar_hash)),
         debug_info: Vec::new(),
         replace: false,
     }

@@ -199,6 +199,11 @@ impl Bank {
         Ok(ids.collect())
     }
 
+    /// Takes the bytes of an upload as a file that waits for its name.
+    pub fn take_upload(&self, id: &UploadId) -> Result<Staged, BankError> {
+        Ok(Staged { file: self.open_upload(id)?, temporary: self.upload_file(id, "part") })
+    }
+
     /// Ends an upload.
     pub fn remove_upload(&self, id: &UploadId) -> Result<(), BankError> {
         remove(&self.upload_file(id, "state"))?;

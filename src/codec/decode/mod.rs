@@ -6,8 +6,9 @@
 //! What is promised, whatever the format:
 //! - Input that ends early is an error, and so is anything that follows it. Formats that allow
 //!   several streams in a row (all but `none`) are read to the last one.
-//! - Nothing comes out beyond [`Limits::max_output`], and memory stays below about 150 MiB: the
-//!   largest zstd window or xz dictionary allowed, 128 MiB, and buffers.
+//! - Nothing comes out beyond [`Limits::max_output`], and memory stays within
+//!   [`Limits::max_memory`], for the zstd window or the xz dictionary, and a MiB or two of buffers
+//!   (bzip2 and lz4, which have no such choice, take up to 4 and 9 MiB).
 //! - Checksums are verified wherever the format has them.
 
 mod bzip2;
@@ -32,6 +33,9 @@ pub struct Limits {
     /// The most bytes that may come out for each that went in, once more than [`RATIO_FREE`]
     /// came out.
     pub max_ratio: u32,
+    /// The largest zstd window, to the power of two below, and the most that an xz decoder may
+    /// take, in bytes.
+    pub max_memory: u64,
 }
 
 /// Decodes a compressed reader.
@@ -56,6 +60,14 @@ pub struct Decoder<R> {
     /// Frames with and without content.
     full_frames: u64,
     empty_frames: u64,
+    /// Where frames ended, as [`Self::record_frames`] asks for it.
+    frame_ends: Option<FrameEnds>,
+}
+
+/// The ends of frames, each as bytes of input and of output, up to a number of them.
+struct FrameEnds {
+    ends: Vec<(u64, u64)>,
+    most: usize,
 }
 
 /// How many bytes may come out before the ratio is looked at.
@@ -65,10 +77,14 @@ pub const RATIO_FREE: u64 = 64 << 20;
 /// nothing come near it; the bombs of zstd reach 30,000, of xz 7,000.
 pub const DEFAULT_MAX_RATIO: u32 = 1_000;
 
+/// [`Limits::max_memory`] unless told otherwise: zstd's own default, a window of 2^27, which is what
+/// `zstd --ultra -22` needs; `xz -9` needs 65 MiB.
+pub const DEFAULT_MAX_MEMORY: u64 = 128 << 20;
+
 impl Limits {
-    /// At most `max_output` bytes, at the usual ratio.
+    /// At most `max_output` bytes, at the usual ratio and in the usual memory.
     pub fn output(max_output: u64) -> Self {
-        Self { max_output, max_ratio: DEFAULT_MAX_RATIO }
+        Self { max_output, max_ratio: DEFAULT_MAX_RATIO, max_memory: DEFAULT_MAX_MEMORY }
     }
 }
 
@@ -80,8 +96,10 @@ impl<R: BufRead> Decoder<R> {
     pub fn new(compression: Compression, reader: R, limits: Limits) -> Result<Self, CodecError> {
         let engine: Result<Box<dyn Engine + Send>, Fault> = match compression {
             Compression::None => Ok(Box::new(Plain)),
-            Compression::Zstd => zstd::Zstd::new().map(|engine| Box::new(engine) as _),
-            Compression::Xz => xz::Xz::new().map(|engine| Box::new(engine) as _),
+            Compression::Zstd => {
+                zstd::Zstd::new(limits.max_memory).map(|engine| Box::new(engine) as _)
+            }
+            Compression::Xz => xz::Xz::new(limits.max_memory).map(|engine| Box::new(engine) as _),
             Compression::Bzip2 => Ok(Box::new(bzip2::Bzip2::new())),
             Compression::Gzip => Ok(Box::new(gzip::Gzip::new())),
             Compression::Lz4 => Ok(Box::new(lz4::Lz4::new())),
@@ -104,7 +122,20 @@ impl<R: BufRead> Decoder<R> {
             output_at_end: 0,
             full_frames: 0,
             empty_frames: 0,
+            frame_ends: None,
         })
+    }
+
+    /// Has it remember where frames end, the first `most` of them.
+    pub fn record_frames(mut self, most: usize) -> Self {
+        self.frame_ends = Some(FrameEnds { ends: Vec::new(), most });
+        self
+    }
+
+    /// Where frames (or members, or streams) ended so far, each as bytes of input and of output, if
+    /// that was asked for.
+    pub fn frame_ends(&self) -> &[(u64, u64)] {
+        self.frame_ends.as_ref().map_or(&[], |frames| &frames.ends)
     }
 
     /// How many compressed bytes were taken from the reader so far.
@@ -168,7 +199,7 @@ impl<R: BufRead> Decoder<R> {
 
     /// Holds what came out, and what did not, against the limits.
     fn check(&mut self, step: &engine::Step) -> Result<(), CodecError> {
-        let Limits { max_output, max_ratio } = self.limits;
+        let Limits { max_output, max_ratio, .. } = self.limits;
         if self.output > max_output {
             return Err(CodecError::OutputTooLarge { max: max_output });
         }
@@ -184,6 +215,11 @@ impl<R: BufRead> Decoder<R> {
             return Err(CodecError::IdleInput { input: idle });
         }
         if step.progress == Progress::Ended {
+            if let Some(FrameEnds { ends, most }) = &mut self.frame_ends
+                && ends.len() < *most
+            {
+                ends.push((self.input, self.output));
+            }
             if self.output == self.output_at_end {
                 self.empty_frames += 1;
             } else {

@@ -1,69 +1,9 @@
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 
 use super::*;
-
-/// Every compression that is decoded.
-const DECODED: [Compression; 6] = [
-    Compression::None,
-    Compression::Xz,
-    Compression::Zstd,
-    Compression::Bzip2,
-    Compression::Gzip,
-    Compression::Lz4,
-];
-
-fn encode(compression: Compression, content: &[u8]) -> Vec<u8> {
-    match compression {
-        Compression::None => content.to_vec(),
-        Compression::Xz => {
-            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
-            encoder.write_all(content).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Zstd => {
-            let mut encoder = ::zstd::Encoder::new(Vec::new(), 3).unwrap();
-            encoder.include_checksum(true).unwrap();
-            encoder.write_all(content).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Bzip2 => {
-            let level = ::bzip2::Compression::fast();
-            let mut encoder = ::bzip2::write::BzEncoder::new(Vec::new(), level);
-            encoder.write_all(content).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Gzip => {
-            let builder = flate2::GzBuilder::new().filename("name").comment("note").extra("extra");
-            let mut encoder = builder.write(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(content).unwrap();
-            encoder.finish().unwrap()
-        }
-        Compression::Lz4 => encode_lz4(content, lz4_flex::frame::BlockMode::Linked),
-        Compression::Brotli => unreachable!("not decoded"),
-    }
-}
-
-fn encode_lz4(content: &[u8], mode: lz4_flex::frame::BlockMode) -> Vec<u8> {
-    let info = lz4_flex::frame::FrameInfo::new()
-        .block_mode(mode)
-        .block_size(lz4_flex::frame::BlockSize::Max64KB)
-        .block_checksums(true)
-        .content_checksum(true)
-        .content_size(Some(content.len() as u64));
-    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// Something that compresses, but not to nothing.
-fn text(size: usize) -> Vec<u8> {
-    let mut seed = 1u32;
-    let words = std::iter::from_fn(move || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        Some(format!("{:x} ", seed >> 20))
-    });
-    words.flat_map(String::into_bytes).take(size).collect()
-}
+use crate::codec::testing::{
+    DECODED, encode, encode_lz4, peak_memory, text, xz_with_a_dictionary, zstd_bomb,
+};
 
 fn decode_with(
     compression: Compression,
@@ -202,42 +142,6 @@ fn brotli_is_refused_by_name() {
     assert_eq!(error, Some(CodecError::Unsupported("brotli")));
 }
 
-/// A zstd frame of 1 GiB of zeros in 33 KB: 8192 blocks of 128 KiB, each one byte repeated.
-fn zstd_bomb() -> Vec<u8> {
-    const BLOCKS: u32 = 8192;
-    let window_of_128_kib = (17 - 10) << 3;
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window_of_128_kib];
-    for number in 1..=BLOCKS {
-        let repeated = 1;
-        let header = u32::from(number == BLOCKS) | (repeated << 1) | ((128 << 10) << 3);
-        frame.extend(&header.to_le_bytes()[..3]);
-        frame.push(0);
-    }
-    frame
-}
-
-/// An xz stream that says that its dictionary has 1.5 GiB.
-fn xz_with_a_huge_dictionary() -> Vec<u8> {
-    let mut bytes = encode(Compression::Xz, b"content");
-    let header_size = (usize::from(bytes[12]) + 1) * 4;
-    let header = &mut bytes[12..12 + header_size];
-    let lzma2 = 0x21;
-    assert_eq!(header[2..4], [lzma2, 1], "the filter and the size of its properties");
-    header[4] = 37; // 3 << 29
-    let (content, checksum) = header.split_at_mut(header_size - 4);
-    let mut crc = flate2::Crc::new();
-    crc.update(content);
-    checksum.copy_from_slice(&crc.sum().to_le_bytes());
-    bytes
-}
-
-/// The most memory that this process ever held, in bytes.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
 #[test]
 fn bombs_are_refused_with_bounded_memory() {
     let before = peak_memory();
@@ -264,12 +168,40 @@ fn bombs_are_refused_with_bounded_memory() {
     let window_of_2_gib = [0x28, 0xb5, 0x2f, 0xfd, 0, (31 - 10) << 3, 1, 0, 0];
     let (error, _) = discard(Compression::Zstd, &window_of_2_gib, limits);
     assert_eq!(error, CodecError::WindowTooLarge { max_log: 27 });
-    let (error, _) = discard(Compression::Xz, &xz_with_a_huge_dictionary(), limits);
+    let (error, _) = discard(Compression::Xz, &xz_with_a_dictionary(37), limits);
     assert_eq!(error, CodecError::MemoryLimit { max: 128 << 20 });
 
     // Other tests run beside this one, so this sees only what is far too much.
     let grown = peak_memory() - before;
     assert!(grown < 300 << 20, "{} MiB more", grown >> 20);
+}
+
+#[test]
+fn the_memory_that_a_decoder_may_take_can_be_chosen() {
+    let window_of = |log: u8| vec![0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3, 1, 0, 0];
+    let limits = Limits { max_memory: 32 << 20, ..Limits::output(1 << 30) };
+    assert_eq!(decode_with(Compression::Zstd, &*window_of(25), limits), Ok(vec![]));
+    let error = decode_with(Compression::Zstd, &*window_of(26), limits).unwrap_err();
+    assert_eq!(error, CodecError::WindowTooLarge { max_log: 25 });
+
+    let (dictionary_of_16_mib, dictionary_of_32_mib) = (24, 26);
+    let xz = |code| decode_with(Compression::Xz, &*xz_with_a_dictionary(code), limits);
+    assert_eq!(xz(dictionary_of_16_mib), Ok(b"content".to_vec()));
+    assert_eq!(xz(dictionary_of_32_mib), Err(CodecError::MemoryLimit { max: 32 << 20 }));
+}
+
+#[test]
+fn where_frames_end_is_remembered_up_to_a_number_of_them() {
+    let (first, second) = (encode(Compression::Zstd, b"one"), encode(Compression::Zstd, b"three"));
+    let ends = [(first.len() as u64, 3), ((first.len() + second.len()) as u64, 8)];
+    let bytes = [first, second].concat();
+    for most in 0..4 {
+        let reader = BufReader::with_capacity(1, &*bytes);
+        let decoder = Decoder::new(Compression::Zstd, reader, Limits::output(100)).unwrap();
+        let mut decoder = decoder.record_frames(most);
+        io::copy(&mut decoder, &mut io::sink()).unwrap();
+        assert_eq!(decoder.frame_ends(), &ends[..most.min(2)]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use super::pool::{Buffers, Done, FrameCompressor, Pool, threads_ended};
 use super::table::{Builder, SeekTable};
-use super::{FRAME_SIZE, LEVEL, MAX_FRAME_SIZE, MAX_FRAMES, MIN_FRAME_SIZE};
+use super::{FRAME_SIZE, LEVEL, MAX_FRAME_SIZE, MAX_FRAMES, MAX_IN_FLIGHT, MIN_FRAME_SIZE};
 use crate::nix::hash::{Hasher, Sha256};
 
 /// How a file is compressed. The same settings give the same bytes.
@@ -47,8 +47,8 @@ pub struct Summary {
 /// [`Self::finish`]; after an error there is none, and every further call fails.
 /// [`Write::flush`] passes on frames that are done, but never ends a frame early.
 ///
-/// Memory: about twice the frame size for each frame in flight, which is one without a pool and
-/// one more than the pool has threads with it.
+/// Memory: about twice the frame size for each frame in flight, which is one without a pool, and
+/// with it one more than the pool has threads but at most [`MAX_IN_FLIGHT`]; and once the frame size.
 pub struct Encoder<W: Write> {
     output: Output<W>,
     settings: Settings,
@@ -94,9 +94,10 @@ impl<W: Write> Encoder<W> {
 
     /// Compresses on the threads of `pool`; the thread that pushes hashes and writes.
     ///
-    /// At most one frame more than the pool has threads is in flight; pushing waits beyond that.
+    /// At most one frame more than the pool has threads is in flight, and at most
+    /// [`MAX_IN_FLIGHT`]; pushing waits beyond that.
     pub fn with_pool(writer: W, settings: Settings, pool: Pool) -> Self {
-        let in_flight = VecDeque::with_capacity(pool.threads().get() + 1);
+        let in_flight = VecDeque::with_capacity(MAX_IN_FLIGHT.min(pool.threads().get() + 1));
         Self::start(writer, settings, Compress::There { pool, in_flight })
     }
 
@@ -129,6 +130,12 @@ impl<W: Write> Encoder<W> {
 
     /// Compresses what is pending as one frame, or hands it to the pool.
     fn end_frame(&mut self) -> io::Result<()> {
+        if let Compress::There { pool, in_flight } = &mut self.compress
+            && in_flight.len() >= MAX_IN_FLIGHT.min(pool.threads().get() + 1)
+            && let Some(oldest) = in_flight.pop_front()
+        {
+            self.output.frame(receive(&oldest)?)?;
+        }
         let mut buffers = self.output.spare.pop().unwrap_or_default();
         mem::swap(&mut buffers.content, &mut self.pending);
         self.pending.clear();
@@ -138,11 +145,6 @@ impl<W: Write> Encoder<W> {
                 self.output.frame(buffers)
             }
             Compress::There { pool, in_flight } => {
-                if in_flight.len() > pool.threads().get()
-                    && let Some(oldest) = in_flight.pop_front()
-                {
-                    self.output.frame(receive(&oldest)?)?;
-                }
                 in_flight.push_back(pool.submit(self.settings.level, buffers)?);
                 Ok(())
             }

@@ -23,11 +23,13 @@
 mod encode;
 mod pool;
 mod read;
+mod recognise;
 mod table;
 
 pub use encode::{Encoder, Settings, SettingsError, Summary};
 pub use pool::Pool;
 pub use read::{Chunks, ReadError, Reader};
+pub use recognise::recognise;
 pub use table::{Frame, SeekTable, TableError};
 
 /// Uncompressed bytes in each frame but the last.
@@ -55,6 +57,10 @@ pub const MAX_FRAME_SIZE: u32 = 8 << 20;
 /// The most frames that a file may have: 2 TiB in frames of [`FRAME_SIZE`], a table of 8 MiB.
 /// (The format itself allows 2^27.)
 pub const MAX_FRAMES: u32 = 1 << 20;
+
+/// The most frames of one encoder that are in flight on a pool, however many threads it has: with
+/// frames of [`FRAME_SIZE`] they take 20 MiB.
+pub const MAX_IN_FLIGHT: usize = 5;
 
 #[cfg(test)]
 mod tests;

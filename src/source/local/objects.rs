@@ -59,7 +59,7 @@ impl LocalStore {
         for (path, compression) in candidates {
             match open_regular(&path) {
                 Ok(Some((file, _))) => {
-                    let limits = Limits { max_output: MAX_LOG, max_ratio: u32::MAX };
+                    let limits = Limits { max_ratio: u32::MAX, ..Limits::output(MAX_LOG) };
                     let reader = Decoder::new(compression, BufReader::new(file), limits)
                         .map_err(|error| SourceError::Damaged(error.to_string()))?;
                     return Ok(Some(Blob::Stream(Box::new(reader))));
@@ -130,8 +130,7 @@ impl LocalStore {
     /// Where the debug information of a build is, by looking into each valid path that is made to
     /// hold some (`…-debug`, as nixpkgs' `separateDebugInfo` names it).
     pub(in crate::source) fn debug_info(&self, id: &BuildId) -> Result<Option<Blob>, SourceError> {
-        let (first, rest) = id.as_str().split_at(2);
-        let member = format!("lib/debug/.build-id/{first}/{rest}.debug");
+        let member = id.member();
         let paths: Vec<String> = self
             .database
             .read(|connection| {

@@ -1,6 +1,7 @@
 //! What is in a NAR, as a tree: the `.ls` files of a binary cache.
 
 mod build;
+mod debug;
 mod json;
 mod json_read;
 

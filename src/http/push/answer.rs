@@ -1,0 +1,84 @@
+//! What a pusher is told.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::http::error::{Failure, RETRY_SECONDS};
+use crate::ingest::{Class, PushError};
+use crate::native::{Refusal, Refusals};
+
+/// The status of a refusal.
+pub(super) fn status_of(error: &PushError) -> StatusCode {
+    match error.class() {
+        Class::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Class::Conflict => StatusCode::CONFLICT,
+        Class::Untrusted => StatusCode::FORBIDDEN,
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        Class::Aborted => StatusCode::BAD_REQUEST,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Writes to the log what the client is not told, and what somebody should look at.
+pub(super) fn log(error: &PushError) {
+    match error.class() {
+        Class::NoSpace | Class::Failed | Class::Unavailable => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::error!(cause, "a push failed: {error}");
+        }
+        _ => tracing::info!("a push was refused: {error}"),
+    }
+}
+
+/// A refusal as one line, for Nix and for people.
+pub(super) fn refuse(error: &PushError) -> Response {
+    log(error);
+    line(status_of(error), &error.to_string())
+}
+
+/// A line of text.
+pub(super) fn line(status: StatusCode, text: &str) -> Response {
+    let text = format!("{}\n", text.replace(['\n', '\r'], " "));
+    with_headers(status, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+/// A refusal of the native API. The status is that of the first reason.
+pub(super) fn refuse_all(errors: &[PushError]) -> Response {
+    errors.iter().for_each(log);
+    let status = errors.first().map_or(StatusCode::BAD_REQUEST, status_of);
+    let reasons =
+        errors.iter().map(|error| Refusal { path: error.path(), reason: error.to_string() });
+    json(status, &Refusals { errors: reasons.collect() })
+}
+
+/// A refusal of the native API for a reason that is not of the push itself.
+pub(super) fn refuse_with(status: StatusCode, reason: String) -> Response {
+    json(status, &Refusals { errors: vec![Refusal { path: None, reason }] })
+}
+
+/// An answer in JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => with_headers(status, "application/json", bytes),
+        Err(error) => Failure::Internal(format!("an answer is not JSON: {error}")).into_response(),
+    }
+}
+
+fn with_headers(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+        headers.insert(RETRY_AFTER, RETRY_SECONDS);
+    }
+    response
+}

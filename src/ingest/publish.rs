@@ -1,0 +1,465 @@
+//! From a NAR that waits and what is said of it to a path that is there.
+//!
+//! The lock of a path is held from the look at what is there to the end, so that of two who push the
+//! same path at once one publishes and the other finds it published.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Pusher;
+use super::check::{Policy, check_facts, check_file};
+use super::facts::Facts;
+use super::nar::NarLimits;
+use super::quota::Quota;
+use super::refusal::PushError;
+use super::reread::Examined;
+use crate::bank::publish::commit::NewPath;
+use crate::bank::{Bank, BankError, BuildId};
+use crate::codec::seekable::Pool;
+use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
+use crate::nix::nar::{Limits, Listing};
+use crate::nix::nar_url::NarFileName;
+use crate::nix::narinfo::NarInfo;
+use crate::nix::path_info::PathInfo;
+use crate::nix::signature::Signature;
+use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
+use crate::source::cache::{Cache, merge};
+use crate::source::{Source, SourceError};
+
+/// Locks, each for a 256th of all paths.
+const STRIPES: usize = 256;
+/// Missing references that a message names.
+const MISSING_SHOWN: usize = 5;
+
+/// What takes pushes for one cache.
+pub struct Ingest {
+    pub(super) cache: Arc<Cache>,
+    pub(super) source: Arc<Source>,
+    pub(super) bank: Arc<Bank>,
+    pub(super) policy: Policy,
+    pub(super) limits: NarLimits,
+    pub(super) pool: Pool,
+    pub(super) quota: Arc<Quota>,
+    stripes: Vec<Mutex<()>>,
+    /// The NARs that this process took: those of an earlier one are read again before they are
+    /// believed, because not all of them were synced.
+    pub(super) fresh: Mutex<HashSet<NarFileName>>,
+    pub(super) uploads: super::upload::Uploads,
+}
+
+/// What became of a narinfo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The path is there now.
+    Published,
+    /// It was there already.
+    Present,
+}
+
+/// What is there of a path.
+enum There {
+    Nothing,
+    Whole(Box<NarInfo>),
+    Damaged,
+}
+
+/// A path that was found good, before anything is written.
+enum Checked {
+    New(Box<NewPath>),
+    Present,
+    /// It is there, and gains signatures.
+    MoreSignatures(String),
+}
+
+impl Ingest {
+    /// Takes pushes into `bank`, which is that of `cache` and `source`.
+    pub fn new(
+        cache: Arc<Cache>,
+        source: Arc<Source>,
+        bank: Arc<Bank>,
+        policy: Policy,
+        limits: NarLimits,
+        pool: Pool,
+        quota: Quota,
+    ) -> Self {
+        Self {
+            cache,
+            source,
+            bank,
+            policy,
+            limits,
+            pool,
+            quota: Arc::new(quota),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            fresh: Mutex::default(),
+            uploads: super::upload::Uploads::default(),
+        }
+    }
+
+    /// The keys of upstreams, whose paths need not be pushed.
+    pub fn upstream_keys(&self) -> Vec<String> {
+        self.policy.upstream_keys.iter().map(ToString::to_string).collect()
+    }
+
+    /// The store directory of the cache.
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.cache.info.store_dir
+    }
+
+    /// Takes a narinfo, whose NAR has come before, and makes the path visible. Blocks.
+    pub fn put_narinfo(
+        &self,
+        hash: StorePathHash,
+        text: &[u8],
+        pusher: &Pusher,
+    ) -> Result<Outcome, PushError> {
+        let narinfo = NarInfo::parse(text, self.store_dir())?;
+        if narinfo.info.path.hash() != hash {
+            return Err(PushError::OtherPath { ours: hash, theirs: narinfo.info.path });
+        }
+        let _lock = self.lock(hash);
+        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+        let find = || {
+            let facts = match name {
+                Some(name) => self.pending(name)?,
+                None => None,
+            };
+            if let Some((_, facts)) = &facts {
+                check_file(&narinfo, facts)?;
+            }
+            Ok(facts)
+        };
+        let checked = self.check(&narinfo.info, &find, &|_| false)?;
+        let outcome = match checked {
+            Checked::New(path) => {
+                self.bank.publish_path(&path)?;
+                self.published(std::slice::from_ref(&*path));
+                Outcome::Published
+            }
+            Checked::MoreSignatures(text) => {
+                self.bank.replace_narinfo(hash, &text)?;
+                self.cache.changed(&self.source);
+                Outcome::Present
+            }
+            Checked::Present => Outcome::Present,
+        };
+        if outcome == Outcome::Present
+            && let Some(name) = name
+        {
+            self.let_go(name)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Makes paths visible, all or none. Blocks.
+    ///
+    /// Refused with every reason.
+    pub fn commit(
+        &self,
+        request: &CommitRequest,
+        pusher: &Pusher,
+    ) -> Result<CommitResponse, Vec<PushError>> {
+        if request.paths.len() > MAX_COMMIT {
+            let count = request.paths.len();
+            return Err(vec![PushError::TooMany(format!(
+                "{count} paths in one commit; at most {MAX_COMMIT} are taken, references first"
+            ))]);
+        }
+        let store_dir = self.store_dir();
+        let proved: HashSet<StorePathHash> = request
+            .upstream
+            .iter()
+            .filter(|info| self.policy.is_of_upstream(store_dir, info))
+            .map(|info| info.path.hash())
+            .collect();
+        let ordered = references_first(&request.paths);
+        let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
+        let _locks = self.lock_all(&named);
+        let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
+        let mut errors = Vec::new();
+        for info in ordered {
+            let find = || self.pending(NarFileName::bare(info.nar_hash));
+            let elsewhere = |hash| named.contains(&hash) || proved.contains(&hash);
+            match self.check(info, &find, &elsewhere) {
+                Ok(Checked::New(path)) => new.push(*path),
+                Ok(Checked::Present) => present.push(info.path.hash()),
+                Ok(Checked::MoreSignatures(text)) => {
+                    present.push(info.path.hash());
+                    more.push((info.path.hash(), text));
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let write = || {
+            if !new.is_empty() {
+                self.bank.commit(&new)?;
+            }
+            more.iter().try_for_each(|(hash, text)| self.bank.replace_narinfo(*hash, text))
+        };
+        let written = write().map_err(|error: BankError| vec![error.into()]);
+        self.published(&new);
+        written?;
+        let published = new.iter().map(|path| path.hash).collect();
+        Ok(CommitResponse { published, present })
+    }
+
+    /// Which of these the bank does not hold whole, in their order. Blocks.
+    ///
+    /// With `verify` what it holds is read and hashed, and set aside where it is not what it should
+    /// be.
+    pub fn missing(
+        &self,
+        paths: &[StorePathHash],
+        verify: bool,
+    ) -> Result<Vec<StorePathHash>, PushError> {
+        // What was done to the bank by others a moment ago counts as well.
+        self.cache.look()?;
+        let mut missing = Vec::new();
+        for hash in paths {
+            let there = match self.there(*hash)? {
+                There::Whole(narinfo) => !verify || self.verify(&narinfo)?,
+                There::Nothing | There::Damaged => false,
+            };
+            if !there {
+                missing.push(*hash);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Holds a path against everything that can be known of it. `find` looks for its NAR among those
+    /// that wait; `elsewhere` says of a reference that it need not be here yet.
+    fn check(
+        &self,
+        info: &PathInfo,
+        find: &dyn Fn() -> Result<Option<(NarFileName, Facts)>, PushError>,
+        elsewhere: &dyn Fn(StorePathHash) -> bool,
+    ) -> Result<Checked, PushError> {
+        let there = self.there(info.path.hash())?;
+        if let There::Whole(stored) = &there {
+            return self.check_present(info, stored);
+        }
+        let replace = matches!(there, There::Damaged);
+        let found = match find()? {
+            Some(found) => Some(found),
+            // Another path has brought the same NAR.
+            None => self.take_again(NarFileName::zstd(info.nar_hash), info.nar_hash)?,
+        };
+        let Some((waits, facts)) = found else {
+            return Err(PushError::NoNar { path: info.path.clone() });
+        };
+        check_facts(info, &facts)?;
+        self.check_deriver(info)?;
+        let is_content_addressed = self.check_content_address(info, waits)?;
+        let own = self.cache.keys().public();
+        let signatures = self.policy.judge(self.store_dir(), info, &own, is_content_addressed)?;
+        self.check_references(info, elsewhere)?;
+        let ca = info.ca.clone().filter(|_| is_content_addressed);
+        let info = PathInfo { signatures, ca, ..info.clone() };
+        self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
+    }
+
+    /// A path that is here: it may gain signatures, and nothing else of it changes.
+    fn check_present(&self, info: &PathInfo, stored: &NarInfo) -> Result<Checked, PushError> {
+        let ours = &stored.info;
+        if ours.nar_hash != info.nar_hash {
+            return Err(PushError::Conflict {
+                path: info.path.clone(),
+                ours: ours.nar_hash,
+                theirs: info.nar_hash,
+            });
+        }
+        let names =
+            |paths: &[StorePath]| paths.iter().map(StorePath::as_str).collect::<Vec<_>>().join(" ");
+        for (field, declared, computed) in [
+            ("NarSize", info.nar_size.to_string(), ours.nar_size.to_string()),
+            ("StorePath", info.path.to_string(), ours.path.to_string()),
+            ("References", names(&sorted(&info.references)), names(&sorted(&ours.references))),
+        ] {
+            if declared != computed {
+                let path = info.path.clone();
+                return Err(PushError::Mismatch { path, field, declared, computed });
+            }
+        }
+        let own = self.cache.keys().public();
+        // What is here was taken, whoever says it again.
+        let kept = self.policy.judge(self.store_dir(), info, &own, true)?;
+        let merged = merge(&ours.signatures, &kept);
+        let is_new = |signature: &Signature| !ours.signatures.contains(signature);
+        if !merged.iter().any(is_new) {
+            return Ok(Checked::Present);
+        }
+        let mut narinfo = stored.clone();
+        narinfo.info.signatures = merged;
+        narinfo.info.signatures.truncate(crate::nix::narinfo::MAX_SIGNATURES);
+        Ok(Checked::MoreSignatures(narinfo.to_text(self.store_dir())))
+    }
+
+    fn check_references(
+        &self,
+        info: &PathInfo,
+        elsewhere: &dyn Fn(StorePathHash) -> bool,
+    ) -> Result<(), PushError> {
+        let mut missing = Vec::new();
+        for reference in &info.references {
+            let hash = reference.hash();
+            if hash == info.path.hash() || elsewhere(hash) {
+                continue;
+            }
+            if self.cache.find(hash)?.is_none() {
+                missing.push(reference.as_str());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let count = missing.len();
+        missing.truncate(MISSING_SHOWN);
+        Err(PushError::MissingReferences {
+            path: info.path.clone(),
+            count,
+            some: missing.join(" "),
+        })
+    }
+
+    /// What is written for a path.
+    fn new_path(
+        &self,
+        info: PathInfo,
+        waits: NarFileName,
+        facts: &Facts,
+        replace: bool,
+    ) -> Result<NewPath, PushError> {
+        let target = NarFileName::zstd(info.nar_hash);
+        // Another path may have brought the same NAR, in a file that an older release compressed.
+        // Where it is good it stays, and the narinfo is of that file.
+        let (facts, replace_nar) = match self.examine(target)? {
+            Examined::Nothing => (facts.clone(), false),
+            Examined::Good(theirs) if theirs.nar_hash == info.nar_hash => (*theirs, false),
+            Examined::Good(_) | Examined::Bad => (facts.clone(), true),
+        };
+        let listing = self.bank.pending_listing(waits)?;
+        let debug_info = listing.as_deref().map(|text| debug_info(text, target));
+        let hash = info.path.hash();
+        let narinfo = NarInfo {
+            info,
+            url: target.url(),
+            compression: "zstd".into(),
+            file_hash: Some(facts.stored_hash),
+            file_size: Some(facts.stored_size),
+        };
+        Ok(NewPath {
+            hash,
+            narinfo: narinfo.to_text(self.store_dir()),
+            nar: (waits, target),
+            debug_info: debug_info.unwrap_or_default(),
+            replace: replace || replace_nar,
+        })
+    }
+
+    /// What the bank has of a path.
+    fn there(&self, hash: StorePathHash) -> Result<There, PushError> {
+        match self.source.find(hash) {
+            Ok(None) => Ok(There::Nothing),
+            Ok(Some(narinfo)) => Ok(There::Whole(Box::new(narinfo))),
+            Err(SourceError::Damaged(_)) => Ok(There::Damaged),
+            Err(error) => Err(PushError::Unavailable(self.cache.unavailable(error))),
+        }
+    }
+
+    /// Lets everybody see what was written.
+    fn published(&self, paths: &[NewPath]) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in paths.iter().map(|path| path.nar.0) {
+            fresh.remove(&name);
+        }
+        drop(fresh);
+        self.cache.changed(&self.source);
+    }
+
+    fn let_go(&self, name: NarFileName) -> Result<(), PushError> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        Ok(self.bank.remove_pending(name)?)
+    }
+
+    pub(super) fn lock(&self, hash: StorePathHash) -> MutexGuard<'_, ()> {
+        // The lock guards names on disk, which a panic leaves as a crash would.
+        self.stripes[stripe(hash)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the stripes of many paths, always in the same order.
+    fn lock_all(&self, hashes: &HashSet<StorePathHash>) -> Vec<MutexGuard<'_, ()>> {
+        let stripes: BTreeSet<usize> = hashes.iter().map(|hash| stripe(*hash)).collect();
+        let lock =
+            |stripe: usize| self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
+        stripes.into_iter().map(lock).collect()
+    }
+}
+
+fn stripe(hash: StorePathHash) -> usize {
+    usize::from(hash.as_bytes()[0]) % STRIPES
+}
+
+fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
+    let mut sorted = paths.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
+}
+
+/// The `debuginfo/` entries of a NAR by its listing, as JSON that Nix writes as well.
+fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
+    let Ok(listing) = Listing::from_json(listing, Limits::default()) else { return Vec::new() };
+    let archive = format!("../{}", nar.url());
+    let entry = |id: BuildId| {
+        let text = serde_json::json!({"archive": archive, "member": id.member()}).to_string();
+        (id, text)
+    };
+    listing.debug_files().map(entry).collect()
+}
+
+/// The paths once each, in an order in which each comes after those that it refers to.
+fn references_first(paths: &[PathInfo]) -> Vec<&PathInfo> {
+    let by_hash: BTreeMap<StorePathHash, &PathInfo> =
+        paths.iter().map(|info| (info.path.hash(), info)).collect();
+    let mut done = HashSet::new();
+    let mut ordered = Vec::with_capacity(by_hash.len());
+    for first in by_hash.keys() {
+        // Depth first, on a stack of our own: a chain of references may be long.
+        let mut stack = vec![(*first, false)];
+        while let Some((hash, references_are_done)) = stack.pop() {
+            let Some(info) = by_hash.get(&hash) else { continue };
+            if references_are_done {
+                ordered.push(*info);
+            } else if done.insert(hash) {
+                stack.push((hash, true));
+                stack.extend(info.references.iter().map(|path| (path.hash(), false)));
+            }
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::hash::Sha256;
+
+    #[test]
+    fn references_come_before_what_refers_to_them_and_each_path_once() {
+        let path = |number: u8| {
+            StorePath::parse(&format!("{}-x", StorePathHash::from_bytes([number; 20]))).unwrap()
+        };
+        let info = |number: u8, references: &[u8]| PathInfo {
+            references: references.iter().map(|number| path(*number)).collect(),
+            ..PathInfo::new(path(number), Sha256::of(&[number]), 1)
+        };
+        let paths = [info(1, &[2, 1, 9]), info(2, &[3]), info(3, &[]), info(2, &[3])];
+        let ordered: Vec<_> =
+            references_first(&paths).iter().map(|info| info.path.clone()).collect();
+        assert_eq!(ordered, [path(3), path(2), path(1)]);
+    }
+}

@@ -1,0 +1,147 @@
+//! NARs that lie in the bank already, read again before they are believed.
+
+use std::fs::File;
+use std::sync::PoisonError;
+
+use super::facts::Facts;
+use super::nar::{NarLimits, Taken, check, read_back};
+use super::publish::Ingest;
+use super::refusal::PushError;
+use super::upload::compression_of;
+use super::{Class, IngestError};
+use crate::bank::BankError;
+use crate::bank::publish::pending::Durability;
+use crate::codec::Compression;
+use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
+use crate::nix::narinfo::NarInfo;
+
+/// What a NAR of the bank turned out to be.
+pub(super) enum Examined {
+    /// There is none of this name.
+    Nothing,
+    /// It is a NAR.
+    Good(Box<Facts>),
+    /// It is none.
+    Bad,
+}
+
+impl Ingest {
+    /// A NAR that waits, with what was computed of it.
+    ///
+    /// One of an earlier process is read again: it may not have been synced when the power went.
+    pub(super) fn pending(
+        &self,
+        name: NarFileName,
+    ) -> Result<Option<(NarFileName, Facts)>, PushError> {
+        let Some(text) = self.bank.pending_facts(name)? else { return Ok(None) };
+        let facts = Facts::from_json(&text);
+        let is_fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
+        if let Some(facts) = &facts
+            && (is_fresh || self.is_still(name, facts)?)
+        {
+            return Ok(Some((name, facts.clone())));
+        }
+        tracing::warn!(
+            nar = name.file_name(),
+            "what an earlier process left of a NAR is not whole"
+        );
+        self.bank.remove_pending(name)?;
+        Ok(None)
+    }
+
+    /// Whether a NAR that waits is what its facts say.
+    fn is_still(&self, name: NarFileName, facts: &Facts) -> Result<bool, PushError> {
+        let Some((file, _)) = self.bank.open_pending(name)? else { return Ok(false) };
+        let Examined::Good(found) = self.examine_file(&file, Compression::Zstd)? else {
+            return Ok(false);
+        };
+        let has_listing = self.bank.pending_listing(name)?.is_some();
+        let is_whole = found.stored_hash == facts.stored_hash
+            && found.nar_hash == facts.nar_hash
+            && has_listing == facts.has_listing;
+        if is_whole {
+            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        }
+        Ok(is_whole)
+    }
+
+    /// Has a NAR that is visible wait once more, for another path of the same content.
+    pub(super) fn take_again(
+        &self,
+        name: NarFileName,
+        nar_hash: Sha256,
+    ) -> Result<Option<(NarFileName, Facts)>, PushError> {
+        let Some((file, _)) = self.bank.open_nar(name)? else { return Ok(None) };
+        let room = self.quota.reserve();
+        match self.store(read_back(&file), Compression::Zstd, &self.own_limits(), &room) {
+            Ok((nar, staged)) if nar.nar_hash == nar_hash => {
+                let waits = NarFileName::bare(nar_hash);
+                let facts = self.add(waits, &staged, &nar, Durability::Now)?;
+                room.keep();
+                Ok(Some((waits, facts)))
+            }
+            Ok(_) => Ok(None),
+            Err(PushError::Nar(error)) if is_of_content(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a NAR of the bank from beginning to end.
+    pub(super) fn examine(&self, name: NarFileName) -> Result<Examined, PushError> {
+        match self.bank.open_nar(name) {
+            Ok(None) => Ok(Examined::Nothing),
+            Ok(Some((file, _))) => self.examine_file(&file, compression_of(name)?),
+            Err(BankError::Damaged { .. }) => Ok(Examined::Bad),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn examine_file(&self, file: &File, compression: Compression) -> Result<Examined, PushError> {
+        let limits = self.own_limits();
+        if compression == Compression::Zstd {
+            match check(file, &limits) {
+                Ok(Taken::Stored(nar)) => return Ok(Examined::Good(Box::new(Facts::of(&nar)))),
+                Ok(Taken::NotSeekable) => {}
+                Err(error) if is_of_content(&error) => return Ok(Examined::Bad),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Another form, as Nix writes it: it is read by encoding it into a file that is dropped.
+        let room = self.quota.reserve();
+        match self.store(read_back(file), compression, &limits, &room) {
+            Ok((nar, _)) => Ok(Examined::Good(Box::new(Facts::of(&nar)))),
+            Err(PushError::Nar(error)) if is_of_content(&error) => Ok(Examined::Bad),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what the bank holds of a path and sets it aside if it is not what its narinfo says.
+    pub(super) fn verify(&self, narinfo: &NarInfo) -> Result<bool, PushError> {
+        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+        let Some(name) = name else { return Ok(false) };
+        let is_good = match self.examine(name)? {
+            Examined::Good(facts) => {
+                facts.nar_hash == narinfo.info.nar_hash
+                    && narinfo.file_hash.is_none_or(|hash| hash == facts.received_hash)
+            }
+            Examined::Nothing | Examined::Bad => false,
+        };
+        if !is_good {
+            tracing::error!(path = %narinfo.info.path, "its NAR is damaged, and was set aside");
+            self.bank.set_aside(name)?;
+            self.cache.changed(&self.source);
+        }
+        Ok(is_good)
+    }
+
+    /// What lies here was taken once: its ratio is no reason to doubt it.
+    fn own_limits(&self) -> NarLimits {
+        NarLimits { max_ratio: u32::MAX, ..self.limits }
+    }
+}
+
+/// Whether an error is of the bytes, and not of reading or writing them.
+fn is_of_content(error: &IngestError) -> bool {
+    matches!(error.class(), Class::TooLarge | Class::Invalid | Class::Unsupported)
+}
