@@ -6,11 +6,21 @@ use clap::{Parser, Subcommand};
 
 mod key;
 mod logging;
+mod place;
 mod serve;
+mod time;
+mod token;
+mod why;
+
+use std::io;
 
 use crate::app::AppError;
+use crate::auth::token::NoRandom;
+use crate::bank::BankError;
 use crate::config::ConfigError;
+use crate::index::state::StateError;
 use crate::nix::signature::SignatureError;
+use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
@@ -26,6 +36,8 @@ pub struct Arguments {
 enum Command {
     Serve(serve::ServeArguments),
     Key(key::KeyArguments),
+    Token(token::TokenArguments),
+    Why(why::WhyArguments),
 }
 
 /// Why a command failed.
@@ -37,6 +49,27 @@ pub enum CommandError {
     /// The name of a key cannot be one.
     #[error("{0}; a name such as cache.example.org-1 is")]
     KeyName(SignatureError),
+    /// What was written on the command line cannot be meant.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no token of that name.
+    #[error("there is no token {0}; `snowbank token ls` lists them")]
+    NoToken(String),
+    /// A token could not be made.
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+    /// The state database cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A bank cannot be read.
+    #[error(transparent)]
+    Bank(#[from] BankError),
+    /// A path is in no bank that was looked at.
+    #[error("{0} is in no bank; what the host's own store serves is not in one either")]
+    NotHere(StorePathHash),
+    /// What was to be printed could not be.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
     /// A key could not be made or read.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -50,8 +83,15 @@ impl CommandError {
     /// a wrong flag), 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::KeyName(_) => 2,
-            Self::Key(_) | Self::App(_) => 1,
+            Self::Config(_) | Self::KeyName(_) | Self::Usage(_) => 2,
+            Self::Key(_)
+            | Self::App(_)
+            | Self::NoToken(_)
+            | Self::NoRandom(_)
+            | Self::State(_)
+            | Self::Bank(_)
+            | Self::NotHere(_)
+            | Self::Output(_) => 1,
         }
     }
 }
@@ -61,6 +101,8 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
     }
 }
 

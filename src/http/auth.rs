@@ -68,7 +68,7 @@ impl Admitted {
         token: Option<&TokenRecord>,
         source: Option<IpAddr>,
     ) -> Self {
-        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
+        let pusher = (place.right == Right::Push).then(|| auth::pusher(token, source));
         Self { cache: Arc::clone(place.cache), pusher }
     }
 }
@@ -131,7 +131,7 @@ impl FromRequestParts<Arc<State>> for Pushing {
         let pusher = admitted.pusher.clone().ok_or_else(|| {
             Failure::Internal("a handler that writes was reached by a request that reads".into())
         })?;
-        let ingest = state.ingests.get(&admitted.cache.name).ok_or(Failure::NotFound)?;
+        let ingest = state.ingests.get(&admitted.cache.name).ok_or(Denial::NoPushes)?;
         Ok(Self { ingest: Arc::clone(ingest), pusher })
     }
 }

@@ -26,6 +26,11 @@ impl Pusher {
         Self { name, token: token.map(|token| token.id.clone()), address }
     }
 
+    /// What tells one client from another: its token, or its address. Names may be the same.
+    pub fn client(&self) -> &str {
+        self.token.as_deref().unwrap_or(&self.address)
+    }
+
     /// Whether a token (or a certificate) was shown, rather than just being let in.
     pub const fn is_authenticated(&self) -> bool {
         self.token.is_some()

@@ -88,7 +88,7 @@ async fn begin(axum::extract::State(state): AppState, pushing: Pushing, body: Bo
         Ok(new) => new,
         Err(response) => return response,
     };
-    small(&state, move || pushing.ingest.begin_upload(&new, &pushing.pusher.name)).await
+    small(&state, move || pushing.ingest.begin_upload(&new, pushing.pusher.client())).await
 }
 
 async fn append(
@@ -106,7 +106,7 @@ async fn append(
     let Some(hash) = hash else {
         return needs_header(PART_HASH, "sha256:<nix32> of the part");
     };
-    let (ingest, pusher) = (Arc::clone(&pushing.ingest), pushing.pusher.name.clone());
+    let (ingest, pusher) = (Arc::clone(&pushing.ingest), pushing.pusher.client().to_owned());
     let take = move |body| ingest.append(&id, &pusher, offset, hash, body);
     respond(upload(&state, &pushing, body, take).await)
 }
@@ -117,7 +117,7 @@ async fn state_of(
     params: Params,
 ) -> Response {
     let Some(id) = UploadId::parse(params.get("id")) else { return unknown() };
-    small(&state, move || pushing.ingest.upload(&id, &pushing.pusher.name)).await
+    small(&state, move || pushing.ingest.upload(&id, pushing.pusher.client())).await
 }
 
 async fn cancel(
@@ -127,7 +127,7 @@ async fn cancel(
 ) -> Response {
     let Some(id) = UploadId::parse(params.get("id")) else { return unknown() };
     let done = state
-        .blocking(Work::Small, move || pushing.ingest.cancel_upload(&id, &pushing.pusher.name));
+        .blocking(Work::Small, move || pushing.ingest.cancel_upload(&id, pushing.pusher.client()));
     match done.await {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(error)) => refuse_all(&[error]),
@@ -146,7 +146,7 @@ async fn finish(
         Ok(end) => end,
         Err(response) => return response,
     };
-    let (ingest, pusher) = (Arc::clone(&pushing.ingest), pushing.pusher.name.clone());
+    let (ingest, pusher) = (Arc::clone(&pushing.ingest), pushing.pusher.client().to_owned());
     // As much work as an upload, and so one of those that run at once.
     let take = move |_nothing| ingest.finish_upload(&id, &pusher, &end);
     respond(upload(&state, &pushing, Body::empty(), take).await)

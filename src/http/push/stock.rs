@@ -189,7 +189,7 @@ pub(super) async fn upload<T: Send + 'static>(
     body: Body,
     take: impl FnOnce(super::body::BodyReader) -> Result<T, PushError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let Some(slot) = state.uploads.take(&pushing.pusher.name).await else {
+    let Some(slot) = state.uploads.take(pushing.pusher.client()).await else {
         return Err(Failure::Busy("the server is going down").into());
     };
     let (arriving, reader) = split(body);

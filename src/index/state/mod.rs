@@ -100,7 +100,12 @@ impl StateDb {
     /// As [`Self::open`], but makes none: `None` where there is none.
     pub fn open_existing(data_dir: &Path) -> Result<Option<Self>, StateError> {
         let file = data_dir.join(STATE_DIRECTORY).join(FILE);
-        if file.exists() { Self::open_file(file).map(Some) } else { Ok(None) }
+        // A directory that we may not look into is no missing database.
+        match file.try_exists() {
+            Ok(true) => Self::open_file(file).map(Some),
+            Ok(false) => Ok(None),
+            Err(source) => Err(BankError::Io { path: file, source }.into()),
+        }
     }
 
     /// As [`Self::open`], but first reads the whole database, and sets a damaged one aside. Only for

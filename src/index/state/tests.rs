@@ -182,7 +182,7 @@ fn a_page_of_random_bytes_anywhere_never_panics_and_is_set_aside_where_it_matter
     let pages = whole.len() / 4096;
     assert!(pages > 8, "{pages} pages");
     let noise: Vec<u8> =
-        (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        (0..4096_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     let mut set_aside = 0;
     for page in 0..pages {
         let data = tempfile::tempdir().unwrap();
