@@ -3,8 +3,15 @@
 pub mod closure;
 pub mod credentials;
 mod daemon;
+pub mod events;
+mod hold;
+pub mod hook;
+pub mod push;
 pub mod remote;
 pub mod retry;
 pub mod roots;
+pub mod spool;
 #[cfg(test)]
 mod testing;
+pub mod upload;
+pub mod window;

@@ -261,6 +261,16 @@ impl Remote {
         self.post(&format!("/uploads/{upload}/finish"), request, WORK_TIMEOUT)
     }
 
+    /// Has the server forget an upload.
+    pub fn abandon(&self, upload: &str) -> Result<(), RemoteError> {
+        let path = format!("/uploads/{upload}");
+        match self.call::<serde::de::IgnoredAny>(Method::DELETE, &path, &[], None, STALL_TIMEOUT) {
+            // Whatever the answer says, it is one of success.
+            Ok(_) | Err(RemoteError::Unusable { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes paths visible.
     pub fn commit(&self, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
         self.post("/commit", request, WORK_TIMEOUT)
