@@ -136,7 +136,10 @@ impl PushError {
         match self {
             Self::Closure(ClosureError::Invalid(path)) => vec![(path.hash(), self.to_string())],
             Self::Paths(failed) => {
-                let about = failed.iter().filter(|(_, error)| error.is_about_the_path());
+                // What the server keeps losing it may keep one day.
+                let about = failed.iter().filter(|(_, error)| {
+                    error.is_about_the_path() && !matches!(error, UploadError::Lost)
+                });
                 about.map(|(path, error)| (path.hash(), error.to_string())).collect()
             }
             Self::Remote(RemoteError::Refused { refusals, .. }) => {
