@@ -477,3 +477,6 @@ fn is_about_what_is_missing(refusals: &Refusals) -> bool {
     };
     refusals.errors.iter().any(|refusal| says(&refusal.reason))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! A Nix store of a test's own, as a client finds it.
 
+pub(super) mod server;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
