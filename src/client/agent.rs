@@ -360,3 +360,6 @@ impl Events for Agent<'_> {
         tracing::debug!("{line}");
     }
 }
+
+#[cfg(test)]
+mod tests;

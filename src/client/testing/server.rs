@@ -37,6 +37,8 @@ pub(in super::super) struct State {
     pub(in super::super) failures: VecDeque<(&'static str, Failure)>,
     /// Paths that a commit refuses, with the reason.
     pub(in super::super) refused: HashMap<StorePathHash, String>,
+    /// A NAR that it answers with 500, always.
+    pub(in super::super) chokes_on: Option<Sha256>,
 }
 
 #[derive(Clone, Copy)]
@@ -155,6 +157,9 @@ impl State {
             }
             ("PUT", ["nar", hash]) => {
                 let hash = Sha256::from_nix32(hash).unwrap();
+                if self.chokes_on == Some(hash) {
+                    return no(500, "it choked");
+                }
                 let size = header("nar-size").unwrap().parse().unwrap();
                 self.keep(hash, size, body)
             }
