@@ -68,7 +68,7 @@ impl Admitted {
         token: Option<&TokenRecord>,
         source: Option<IpAddr>,
     ) -> Self {
-        let pusher = (place.right == Right::Push).then(|| auth::pusher(token, source));
+        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
         Self { cache: Arc::clone(place.cache), pusher }
     }
 }

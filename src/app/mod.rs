@@ -1,6 +1,8 @@
 //! The long-lived parts, built once, in the order in which they need each other; the only place
 //! that knows them all.
 
+pub mod agent;
+
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -79,6 +81,9 @@ pub enum AppError {
     /// The metrics contradict each other: a defect of ours.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The thread that drains the spool is gone: a defect of ours.
+    #[error("the agent failed; its log says where")]
+    AgentEnded,
 }
 
 /// Serves until it is told to stop.
