@@ -83,6 +83,32 @@ pub(crate) fn make(root: &Path, amount: &Amount) {
     }
 }
 
+/// `<n>`: the trees of a closure as pushes have it: a few large paths, some of middling size and many small
+/// ones, 1 GB in all; with `little` a hundredth of it.
+pub(crate) fn make_push(root: &Path, little: bool) {
+    let paths = if little { 20 } else { 499 };
+    for path in 0..paths {
+        let mut numbers = Numbers(path + 1);
+        let kibibytes: u64 = match path {
+            _ if path % 100 == 0 => 80 << 10,
+            _ if path % 10 == 0 => 6 << 10,
+            _ => 100 + numbers.next() % 1200,
+        };
+        let kibibytes = if little { kibibytes / 20 } else { kibibytes };
+        let directory = root.join(format!("path-{path:03}/lib"));
+        fs::create_dir_all(&directory).unwrap();
+        let mut left = kibibytes << 10;
+        let mut file = 0;
+        while left > 0 {
+            let size = left.min(1 + numbers.next() % (4 << 20));
+            let bytes = numbers.fill(usize::try_from(size).unwrap());
+            fs::write(directory.join(format!("file-{file}")), bytes).unwrap();
+            left -= size;
+            file += 1;
+        }
+    }
+}
+
 /// A wrk script that asks for narinfos in turn: those of `hashes`, or ones that are nowhere.
 pub(crate) fn wrk_script(hashes: &[String], kind: &str) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";

@@ -15,6 +15,7 @@ use std::{env, fs, net::TcpListener, path::Path};
 
 const USAGE: &str =
     "load data DIR [little]                the trees that the store paths are made of
+load push-data DIR [little]           the trees of the closure that is pushed
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
@@ -34,6 +35,8 @@ fn main() {
     match words.as_slice() {
         ["data", directory] => data::make(Path::new(directory), &data::ALL),
         ["data", directory, "little"] => data::make(Path::new(directory), &data::LITTLE),
+        ["push-data", directory] => data::make_push(Path::new(directory), false),
+        ["push-data", directory, "little"] => data::make_push(Path::new(directory), true),
         ["ports", count] => println!("{}", ports(number(count)).join(" ")),
         ["urls", base, hashes] => {
             for url in client::nar_urls(base, &lines(hashes)) {
