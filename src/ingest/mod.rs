@@ -10,6 +10,7 @@ mod objects;
 mod publish;
 mod pusher;
 mod quota;
+mod records;
 mod refusal;
 mod reread;
 mod upload;
