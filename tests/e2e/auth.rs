@@ -60,6 +60,10 @@ impl Place {
                 }
             }
         }
+        // An empty bank, for the store directory of the fixtures.
+        let docs = data.data.join("docs");
+        fs::create_dir(&docs).unwrap();
+        fs::copy(data.bank().join("nix-cache-info"), docs.join("nix-cache-info")).unwrap();
         let file = data.data.parent().unwrap().join("snowbank.toml");
         fs::write(&file, config).unwrap();
         Self { data, config: file }
@@ -482,8 +486,10 @@ fn nix_pushes_with_its_netrc_and_why_names_the_token() {
         order.args(["copy", "--to", &url, path("leaf").as_str(), "--option", "netrc-file"]);
         run(order.arg(&netrc), 180)
     };
-    push(&place.token("docs", "pull")).expect_failure();
-    push(&place.token("team", "push")).expect_failure();
+    for wrong in [place.token("docs", "pull"), place.token("team", "push")] {
+        let refused = push(&wrong).expect_failure();
+        assert!(refused.stderr.contains("403"), "{}", refused.stderr);
+    }
     let narinfo = format!("/c/docs/{}.narinfo", path("leaf").hash());
     assert_eq!(server.get(&narinfo).status, 404, "nothing was taken of those who may not");
     push(&token).expect_success();
