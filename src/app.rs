@@ -191,7 +191,6 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         Some(location) => Some(open_store(config, location, &readers, &metrics)?),
         None => None,
     };
-    let state_db = open_state(config);
     let mut caches = BTreeMap::new();
     let mut ingests = BTreeMap::new();
     let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
@@ -226,7 +225,6 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         {
             let ingest =
                 open_ingest(config, cache, Arc::clone(&built), source, bank, pool.clone())?;
-            let ingest = ingest.with_records(state_db.clone());
             ingests.insert(cache.name.clone(), Arc::new(ingest));
         }
         caches.insert(cache.name.clone(), built);
@@ -241,6 +239,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let Some(default) = caches.get(config::DEFAULT_CACHE).cloned() else {
         unreachable!("a checked configuration always has the default cache")
     };
+    let state_db = open_state(config);
     Ok(State {
         caches,
         ingests,

@@ -10,7 +10,6 @@ mod objects;
 mod publish;
 mod pusher;
 mod quota;
-mod records;
 mod refusal;
 mod reread;
 mod upload;

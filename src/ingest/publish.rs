@@ -16,7 +16,6 @@ use super::reread::Examined;
 use crate::bank::publish::commit::NewPath;
 use crate::bank::{Bank, BankError, BuildId};
 use crate::codec::seekable::Pool;
-use crate::index::state::StateDb;
 use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
 use crate::nix::nar::{Limits, Listing};
 use crate::nix::nar_url::NarFileName;
@@ -41,8 +40,6 @@ pub struct Ingest {
     pub(super) limits: NarLimits,
     pub(super) pool: Pool,
     pub(super) quota: Arc<Quota>,
-    /// Where it is noted who pushed what.
-    pub(super) state: Option<Arc<StateDb>>,
     stripes: Vec<Mutex<()>>,
     /// The NARs that this process took: those of an earlier one are read again before they are
     /// believed, because not all of them were synced.
@@ -93,7 +90,6 @@ impl Ingest {
             limits,
             pool,
             quota: Arc::new(quota),
-            state: None,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             fresh: Mutex::default(),
             uploads: super::upload::Uploads::default(),
@@ -133,14 +129,11 @@ impl Ingest {
             }
             Ok(facts)
         };
-        let checked = self
-            .check(&narinfo.info, &find, &|_| false)
-            .inspect_err(|error| self.record_refusal(error, pusher))?;
+        let checked = self.check(&narinfo.info, &find, &|_| false)?;
         let outcome = match checked {
             Checked::New(path) => {
                 self.bank.publish_path(&path)?;
                 self.published(std::slice::from_ref(&*path));
-                self.record_pushes(std::iter::once(&narinfo.info), pusher);
                 Outcome::Published
             }
             Checked::MoreSignatures(text) => {
@@ -198,7 +191,6 @@ impl Ingest {
             }
         }
         if !errors.is_empty() {
-            errors.iter().for_each(|error| self.record_refusal(error, pusher));
             return Err(errors);
         }
         let write = || {
@@ -210,10 +202,7 @@ impl Ingest {
         let written = write().map_err(|error: BankError| vec![error.into()]);
         self.published(&new);
         written?;
-        let published: Vec<_> = new.iter().map(|path| path.hash).collect();
-        let is_new: HashSet<_> = published.iter().copied().collect();
-        let pushed = request.paths.iter().filter(|info| is_new.contains(&info.path.hash()));
-        self.record_pushes(pushed, pusher);
+        let published = new.iter().map(|path| path.hash).collect();
         Ok(CommitResponse { published, present })
     }
 
