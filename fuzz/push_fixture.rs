@@ -5,12 +5,12 @@ use snowbank::nix::nar::{Encoder, Event};
 use snowbank::nix::nar_url::NarFileName;
 
 /// A path that is visible.
-pub const THERE: &str = "11111111111111111111111111111111-there";
+pub(crate) const THERE: &str = "11111111111111111111111111111111-there";
 /// A path whose NAR waits, and which refers to THERE.
-pub const WAITS: &str = "22222222222222222222222222222222-waits";
+pub(crate) const WAITS: &str = "22222222222222222222222222222222-waits";
 
 /// The NAR of a path: a file that names another one.
-pub fn nar(name: &str) -> Vec<u8> {
+pub(crate) fn nar(name: &str) -> Vec<u8> {
     let contents: &[u8] = if name == THERE { b"there" } else { THERE.as_bytes() };
     let (mut encoder, mut bytes) = (Encoder::default(), Vec::new());
     let size = contents.len() as u64;
@@ -25,7 +25,7 @@ pub fn nar(name: &str) -> Vec<u8> {
 }
 
 /// A narinfo of a path that was sent without compression.
-pub fn narinfo(name: &str, references: &str) -> String {
+pub(crate) fn narinfo(name: &str, references: &str) -> String {
     let nar = nar(name);
     let hash = Sha256::of(&nar);
     let (url, size) = (NarFileName::bare(hash).url(), nar.len());

@@ -14,9 +14,13 @@ use snowbank::nix::nar::{self, Event, Limits, ListingBuilder, Parser};
 use snowbank::nix::narinfo::NarInfo;
 use snowbank::nix::store_path::StoreDir;
 
-mod push_fixture;
-
+use compress::encode;
 use push_fixture::{THERE, WAITS};
+
+#[path = "compress.rs"]
+mod compress;
+#[path = "push_fixture.rs"]
+mod push_fixture;
 
 type Seed = (String, Vec<u8>);
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -25,6 +29,7 @@ fn main() -> Result<()> {
     for (target, seeds) in [
         ("seekable", seekable()?),
         ("decode", decode()?),
+        ("ingest", ingest()?),
         ("nar", nar()?),
         ("narinfo", narinfo()?),
         ("push", push()?),
@@ -66,45 +71,6 @@ fn decode() -> Result<Vec<Seed>> {
     Ok(seeds)
 }
 
-fn encode(compression: Compression, content: &[u8]) -> Result<Vec<u8>> {
-    let out = Vec::new();
-    Ok(match compression {
-        // Brotli is refused by name, whatever follows.
-        Compression::None | Compression::Brotli => content.to_vec(),
-        Compression::Xz => {
-            let mut encoder = liblzma::write::XzEncoder::new(out, 1);
-            encoder.write_all(content)?;
-            encoder.finish()?
-        }
-        Compression::Zstd => {
-            let mut encoder = zstd::Encoder::new(out, 3)?;
-            encoder.include_checksum(true)?;
-            encoder.write_all(content)?;
-            encoder.finish()?
-        }
-        Compression::Bzip2 => {
-            let mut encoder = bzip2::write::BzEncoder::new(out, bzip2::Compression::fast());
-            encoder.write_all(content)?;
-            encoder.finish()?
-        }
-        Compression::Gzip => {
-            let builder = flate2::GzBuilder::new().filename("name").comment("note").extra("extra");
-            let mut encoder = builder.write(out, flate2::Compression::fast());
-            encoder.write_all(content)?;
-            encoder.finish()?
-        }
-        Compression::Lz4 => {
-            let info = lz4_flex::frame::FrameInfo::new()
-                .block_mode(lz4_flex::frame::BlockMode::Linked)
-                .block_checksums(true)
-                .content_checksum(true);
-            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(content)?;
-            encoder.finish()?
-        }
-    })
-}
-
 /// Something that compresses, but not to nothing.
 fn text(size: usize) -> Vec<u8> {
     (0u32..).flat_map(|number| format!("{:x} ", number * number).into_bytes()).take(size).collect()
@@ -138,11 +104,7 @@ fn nar() -> Result<Vec<Seed>> {
     ];
     let mut seeds = Vec::new();
     for (name, events) in trees {
-        let mut encoder = nar::Encoder::default();
-        let mut bytes = Vec::new();
-        for event in events {
-            encoder.event(event, &mut bytes);
-        }
+        let bytes = nar_of(events);
         let mut parser = Parser::new(Limits::default());
         let mut listing = ListingBuilder::new(Limits::default());
         parser.push(&bytes, &mut |event| listing.event(&event))?;
@@ -152,6 +114,53 @@ fn nar() -> Result<Vec<Seed>> {
     }
     Ok(seeds)
 }
+
+fn nar_of(events: &[Event<'_>]) -> Vec<u8> {
+    let mut encoder = nar::Encoder::default();
+    let mut bytes = Vec::new();
+    for event in events {
+        encoder.event(event, &mut bytes);
+    }
+    bytes
+}
+
+/// A NAR as an upload in each compression and in our own form, and as the target compresses it itself,
+/// behind the byte that says what and the byte that says how it is cut.
+fn ingest() -> Result<Vec<Seed>> {
+    let contents = [&text(3000)[..], b"/nix/store/", PATH.as_bytes()].concat();
+    let size = contents.len() as u64;
+    let nar = nar_of(&[
+        Event::Directory,
+        Event::Entry(b"a"),
+        Event::File { executable: true, size, contents_offset: 0 },
+        Event::Contents(&contents),
+        Event::FileEnd,
+        Event::Entry(b"b"),
+        Event::Symlink { target: b"a" },
+        Event::DirectoryEnd,
+    ]);
+    let mut seekable = Encoder::new(Vec::new(), Settings::new(3, 1024)?)?;
+    seekable.write_all(&nar)?;
+    let seekable = seekable.finish()?.1;
+    let as_it_is = |kind, upload: &[u8]| [&[kind, 255], upload].concat();
+    let mut seeds = vec![
+        ("seekable".into(), as_it_is(AS_IT_IS | KEEP, &seekable)),
+        ("nar-seekable".into(), as_it_is(KEEP, &nar)),
+    ];
+    for (number, compression) in (0u8..).zip(Compression::ALL) {
+        seeds.push((format!("nar-{compression}"), as_it_is(number, &nar)));
+        let upload = encode(compression, &nar)?;
+        seeds.push((format!("{compression}"), as_it_is(AS_IT_IS | number, &upload)));
+    }
+    let zstd = encode(Compression::Zstd, &nar)?;
+    seeds.push(("zstd-kept".into(), as_it_is(AS_IT_IS | KEEP, &zstd)));
+    Ok(seeds)
+}
+
+/// What the first byte of an input of the target `ingest` may say beside the compression: that what
+/// follows is the upload and not the NAR, and that it may be in our own form.
+const AS_IT_IS: u8 = 0x80;
+const KEEP: u8 = 0x40;
 
 const PATH: &str = "0c3x5p8yivwdvpr6h7vs8cl2z8r0xwpl-hello-2.12.1";
 const NAR_HASH: &str = "1b4yrsihzgm9wcl0vlaqj48ajxxnclcyynj9lbh3w2zh9cc6w4vp";

@@ -23,6 +23,8 @@ pub mod auth;
 
 pub mod http;
 
+pub mod client;
+
 pub mod config;
 
 pub mod service;

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use snowbank::cli::{self, Arguments};
+use snowbank::cli;
 
 fn main() -> ExitCode {
-    match cli::run(Arguments::parse()) {
+    let arguments = match cli::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("snowbank: {error}");

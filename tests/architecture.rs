@@ -73,14 +73,27 @@ const BANS: [Ban; 5] = [
             "unlinkat",
             "symlinkat",
         ],
-        allowed: &["src/bank/publish/", "src/sign.rs", "src/http/listen/socket.rs"],
+        // The client's queue and roots lie on the machine that builds, in no data directory.
+        allowed: &[
+            "src/bank/publish/",
+            "src/sign.rs",
+            "src/http/listen/socket.rs",
+            "src/client/spool.rs",
+            "src/client/roots.rs",
+            "src/client/hold.rs",
+        ],
         instead: "only src/bank/publish makes, renames and removes files; stage it there",
     },
     Ban {
         name: "R5",
         words: &["fs::create_dir", "fs::create_dir_all", "DirBuilder", "mkdirat"],
-        allowed: &["src/bank/publish/", "src/app.rs"],
-        instead: "directories are made by src/bank/publish and, on start, by src/app.rs",
+        allowed: &[
+            "src/bank/publish/",
+            "src/app/mod.rs",
+            "src/client/spool.rs",
+            "src/client/hold.rs",
+        ],
+        instead: "directories are made by src/bank/publish and, on start, by src/app",
     },
 ];
 

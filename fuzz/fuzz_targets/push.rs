@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use snowbank::bank::Bank;
 use snowbank::codec::seekable::Pool;
 use snowbank::ingest::nar::NarLimits;
-use snowbank::ingest::{Accept, Ingest, Outcome, Policy, Pusher, Quota};
+use snowbank::ingest::{Accept, Ingest, Outcome, Place, Policy, Pusher, Quota};
 use snowbank::metrics::Metrics;
 use snowbank::native::{CommitRequest, MissingRequest, NewUpload};
 use snowbank::nix::cache_info::CacheInfo;
@@ -68,8 +68,8 @@ impl Fixture {
         let pool = Pool::new(std::num::NonZeroUsize::MIN).expect("threads");
         let quota = Quota::new(None, &bank).expect("no quota");
         let (cache, limits) = (Arc::new(cache), NarLimits::default());
-        let ingest =
-            Ingest::new(cache, Arc::clone(&source), Arc::clone(&bank), policy, limits, pool, quota);
+        let place = Place { cache, source: Arc::clone(&source), bank: Arc::clone(&bank) };
+        let ingest = Ingest::new(place, policy, limits, quota, pool, None);
         let mut fixture = Self { ingest, source, bank, root, before: Vec::new() };
         fixture.wait(THERE);
         let text = narinfo(THERE, "");

@@ -15,11 +15,6 @@ pub mod token;
 pub use credential::Credential;
 pub use gate::{CachePolicy, Denial, Gate, Right};
 
-use std::net::IpAddr;
-
-use crate::index::state::TokenRecord;
-use crate::ingest::Pusher;
-
 /// Who may push to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushPolicy {
@@ -38,14 +33,4 @@ pub enum PullPolicy {
     Public,
     /// Whoever shows a token with the scope pull.
     Token,
-}
-
-/// Whoever showed a token, or just came; `source` as in [`Gate::check`].
-pub fn pusher(token: Option<&TokenRecord>, source: Option<IpAddr>) -> Pusher {
-    let address = match source {
-        Some(address) => address.to_canonical().to_string(),
-        None => "a unix socket".into(),
-    };
-    let name = token.map_or_else(|| address.clone(), |token| token.name.clone());
-    Pusher { name, token: token.map(|token| token.id.clone()), address }
 }

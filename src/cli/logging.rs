@@ -3,9 +3,19 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 
 use crate::config::{Log, LogFormat};
+
+/// How a command logs that ends by itself: only what somebody should look at.
+pub(super) const fn of_command() -> Log {
+    Log { format: LogFormat::Text, level: LevelFilter::WARN, requests: false }
+}
+
+/// How a service without a configuration file logs.
+pub(super) const fn of_service() -> Log {
+    Log { format: LogFormat::Text, level: LevelFilter::INFO, requests: false }
+}
 
 /// Starts logging as `log` says. `RUST_LOG` adds to it, for whoever hunts a bug.
 ///

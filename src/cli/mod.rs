@@ -1,12 +1,20 @@
 //! The command line: one file a command, arguments and output, no logic.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
+mod agent;
+mod client;
+mod hook;
 mod key;
 mod logging;
 mod place;
+mod push;
+mod queue;
 mod serve;
 mod time;
 mod token;
@@ -17,6 +25,10 @@ use std::io;
 use crate::app::AppError;
 use crate::auth::token::NoRandom;
 use crate::bank::BankError;
+use crate::client::closure::ClosureError;
+use crate::client::credentials::TokenError;
+use crate::client::push::PushError;
+use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
 use crate::index::state::StateError;
 use crate::nix::signature::SignatureError;
@@ -35,6 +47,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Push(push::PushArguments),
+    Hook(hook::HookArguments),
+    Agent(agent::AgentArguments),
+    Queue(queue::QueueArguments),
     Key(key::KeyArguments),
     Token(token::TokenArguments),
     Why(why::WhyArguments),
@@ -76,6 +92,21 @@ pub enum CommandError {
     /// The server could not start, or could not go on.
     #[error(transparent)]
     App(#[from] AppError),
+    /// The address of a cache cannot be one.
+    #[error(transparent)]
+    Address(#[from] RemoteUrlError),
+    /// There is no token though one was named.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A path is not one of the store.
+    #[error(transparent)]
+    Path(#[from] ClosureError),
+    /// Not everything is acknowledged.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The queue is not as it should be.
+    #[error("{0}")]
+    Queue(String),
 }
 
 impl CommandError {
@@ -83,7 +114,12 @@ impl CommandError {
     /// a wrong flag), 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::KeyName(_) | Self::Usage(_) => 2,
+            Self::Config(_)
+            | Self::KeyName(_)
+            | Self::Usage(_)
+            | Self::Address(_)
+            | Self::Token(_)
+            | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
             Self::Key(_)
             | Self::App(_)
             | Self::NoToken(_)
@@ -91,15 +127,48 @@ impl CommandError {
             | Self::State(_)
             | Self::Bank(_)
             | Self::NotHere(_)
-            | Self::Output(_) => 1,
+            | Self::Output(_)
+            | Self::Path(_)
+            | Self::Push(_)
+            | Self::Queue(_) => 1,
         }
     }
+}
+
+/// The name under which the program is `snowbank hook`: Nix calls its hook without arguments.
+const HOOK_NAME: &str = "snowbank-hook";
+
+/// Reads the words of the command line, the program's name first, or says how to end.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, ExitCode> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let name = words.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == HOOK_NAME) {
+        words.insert(1, "hook".into());
+    }
+    let is_hook = words.get(1).is_some_and(|word| word == "hook");
+    Arguments::try_parse_from(words).map_err(|error| {
+        if is_hook && error.use_stderr() {
+            // Even so: after a hook that fails, Nix builds nothing more.
+            hook::complain(&error.to_string());
+            return ExitCode::SUCCESS;
+        }
+        // Nobody may be reading.
+        let _ = error.print();
+        u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+    })
 }
 
 /// Runs the command that was asked for.
 pub fn run(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
+        Command::Hook(arguments) => {
+            hook::run(&arguments);
+            Ok(())
+        }
+        Command::Agent(arguments) => agent::run(&arguments),
+        Command::Queue(arguments) => queue::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
@@ -123,6 +192,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_program_is_the_hook_under_the_hooks_name_and_the_hook_never_fails() {
+        let parsed = |words: &[&str]| parse(words.iter().map(OsString::from));
+        let command = |words: &[&str]| parsed(words).map(|arguments| arguments.command);
+        assert!(matches!(command(&["/bin/snowbank-hook"]), Ok(Command::Hook(_))));
+        assert!(matches!(command(&["snowbank", "hook"]), Ok(Command::Hook(_))));
+        let failed = |words: &[&str]| format!("{:?}", parsed(words).unwrap_err());
+        assert_eq!(failed(&["snowbank-hook", "--what"]), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(failed(&["snowbank", "push"]), format!("{:?}", ExitCode::from(2)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use checked::{
     SigningKey, Source, StoreLocation,
 };
 pub use error::{ConfigError, Origin};
+pub use store::store_of_command;
 
 use raw::Raw;
 use setting::Setting;

@@ -34,6 +34,17 @@ pub(super) fn check(
     }
 }
 
+/// The store that a command works on: the chroot store at `root`, else the one that Nix would use.
+pub fn store_of_command(
+    root: Option<&Path>,
+    environment: &Environment<'_>,
+) -> Result<StoreLocation, ConfigError> {
+    match root {
+        Some(root) => Ok(chroot(root, StoreDir::default())),
+        None => automatic(&Origin::Environment("environment"), environment),
+    }
+}
+
 /// The store that a Nix command without options would use in this environment.
 pub(super) fn automatic(
     origin: &Origin,

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::error::Failure;
 use super::state::{State, Work};
-use crate::auth::{self, Credential, Denial, Right};
+use crate::auth::{Credential, Denial, Right};
 use crate::index::state::TokenRecord;
 use crate::ingest::{Ingest, Pusher};
 use crate::native;
@@ -68,7 +68,7 @@ impl Admitted {
         token: Option<&TokenRecord>,
         source: Option<IpAddr>,
     ) -> Self {
-        let pusher = (place.right == Right::Push).then(|| auth::pusher(token, source));
+        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
         Self { cache: Arc::clone(place.cache), pusher }
     }
 }

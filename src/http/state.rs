@@ -25,14 +25,14 @@ pub struct State {
     pub caches: BTreeMap<String, Arc<Cache>>,
     /// The one that answers at `/`.
     pub default: Arc<Cache>,
-    /// Who may do what.
-    pub gate: Gate,
-    /// Tokens, and who pushed what; `None` where it cannot be used, and then nobody may push.
-    pub state_db: Option<Arc<StateDb>>,
     /// What takes pushes, by the names of the caches that take any.
     pub ingests: BTreeMap<String, Arc<Ingest>>,
     /// How many uploads may run at once.
     pub uploads: UploadSlots,
+    /// Who may do what.
+    pub gate: Gate,
+    /// Tokens, and who pushed what; `None` where it cannot be used, and then nobody may push.
+    pub state_db: Option<Arc<StateDb>>,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
     /// The threads that read the local store.

@@ -14,6 +14,19 @@ use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePath;
 use crate::source::SourceError;
 
+/// What is known of the content address that a path claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Claim {
+    /// It claims none.
+    None,
+    /// It is of a kind that is not verified here, and is not published.
+    Unverified,
+    /// It is that of the content, by a hash of which others can make another content: MD5 or SHA-1.
+    Weak,
+    /// It is that of the content, and as good as a signature.
+    Proved,
+}
+
 impl Ingest {
     /// Holds the deriver against its outputs, if it is in the bank itself.
     pub(super) fn check_deriver(&self, info: &PathInfo) -> Result<(), PushError> {
@@ -40,27 +53,26 @@ impl Ingest {
     }
 
     /// Whether the content address of a path, if it claims one, is that of the NAR that waits.
-    ///
-    /// One of a kind that is not verified here makes no path trusted, and is not published.
     pub(super) fn check_content_address(
         &self,
         info: &PathInfo,
         waits: NarFileName,
-    ) -> Result<bool, PushError> {
-        let Some(claim) = &info.ca else { return Ok(false) };
+    ) -> Result<Claim, PushError> {
+        let Some(claim) = &info.ca else { return Ok(Claim::None) };
         let refuse = |error: ContentAddressError| PushError::ContentAddress {
             path: info.path.clone(),
             why: error.to_string(),
         };
         let claim = ContentAddress::parse(claim).map_err(refuse)?;
         if matches!(claim, ContentAddress::Unverifiable(_)) {
-            return Ok(false);
+            return Ok(Claim::Unverified);
         }
+        let proved = if claim.is_collision_prone() { Claim::Weak } else { Claim::Proved };
         let mut references = info.references.clone();
         references.sort_unstable();
         if claim.is_nar_hash(info.nar_hash) {
             claim.check_path(&info.path, &references, self.store_dir()).map_err(refuse)?;
-            return Ok(true);
+            return Ok(proved);
         }
         let mut verifier =
             Verifier::new(claim, &info.path, &references, self.store_dir()).map_err(refuse)?;
@@ -75,7 +87,7 @@ impl Ingest {
             verifier.push(&chunk.map_err(|error| read(error.to_string()))?).map_err(refuse)?;
         }
         verifier.finish().map_err(refuse)?;
-        Ok(true)
+        Ok(proved)
     }
 
     /// The NAR of a path of the bank, decoded, if it is there and not larger than `limit`.

@@ -1,6 +1,7 @@
 //! From bytes that arrive to a published path.
 
 mod check;
+mod commit;
 mod content;
 mod error;
 mod expire;
@@ -10,6 +11,7 @@ mod objects;
 mod publish;
 mod pusher;
 mod quota;
+mod record;
 mod refusal;
 mod reread;
 mod upload;
@@ -17,9 +19,10 @@ mod upload;
 pub use check::Policy;
 pub use error::{Class, IngestError};
 pub use expire::Expiry;
-pub use publish::{Ingest, Outcome};
+pub use publish::{Ingest, Outcome, Place};
 pub use pusher::Pusher;
 pub use quota::Quota;
+pub use record::Recorder;
 pub use refusal::PushError;
 
 /// Which paths a cache takes from those who may push.

@@ -3,20 +3,20 @@
 //! The lock of a path is held from the look at what is there to the end, so that of two who push the
 //! same path at once one publishes and the other finds it published.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Pusher;
 use super::check::{Policy, check_facts, check_file};
+use super::content::Claim;
 use super::facts::Facts;
 use super::nar::NarLimits;
 use super::quota::Quota;
 use super::refusal::PushError;
 use super::reread::Examined;
+use super::{Pusher, Recorder};
 use crate::bank::publish::commit::NewPath;
-use crate::bank::{Bank, BankError, BuildId};
+use crate::bank::{Bank, BuildId};
 use crate::codec::seekable::Pool;
-use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
 use crate::nix::nar::{Limits, Listing};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
@@ -40,11 +40,22 @@ pub struct Ingest {
     pub(super) limits: NarLimits,
     pub(super) pool: Pool,
     pub(super) quota: Arc<Quota>,
-    stripes: Vec<Mutex<()>>,
+    recorder: Option<Arc<Recorder>>,
+    pub(super) stripes: Vec<Mutex<()>>,
     /// The NARs that this process took: those of an earlier one are read again before they are
     /// believed, because not all of them were synced.
     pub(super) fresh: Mutex<HashSet<NarFileName>>,
     pub(super) uploads: super::upload::Uploads,
+}
+
+/// Where pushes go.
+pub struct Place {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// The source of the cache that is its own bank.
+    pub source: Arc<Source>,
+    /// That bank.
+    pub bank: Arc<Bank>,
 }
 
 /// What became of a narinfo.
@@ -57,14 +68,14 @@ pub enum Outcome {
 }
 
 /// What is there of a path.
-enum There {
+pub(super) enum There {
     Nothing,
     Whole(Box<NarInfo>),
     Damaged,
 }
 
 /// A path that was found good, before anything is written.
-enum Checked {
+pub(super) enum Checked {
     New(Box<NewPath>),
     Present,
     /// It is there, and gains signatures.
@@ -72,16 +83,16 @@ enum Checked {
 }
 
 impl Ingest {
-    /// Takes pushes into `bank`, which is that of `cache` and `source`.
+    /// Takes pushes into `place`.
     pub fn new(
-        cache: Arc<Cache>,
-        source: Arc<Source>,
-        bank: Arc<Bank>,
+        place: Place,
         policy: Policy,
         limits: NarLimits,
-        pool: Pool,
         quota: Quota,
+        pool: Pool,
+        recorder: Option<Arc<Recorder>>,
     ) -> Self {
+        let Place { cache, source, bank } = place;
         Self {
             cache,
             source,
@@ -90,6 +101,7 @@ impl Ingest {
             limits,
             pool,
             quota: Arc::new(quota),
+            recorder,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             fresh: Mutex::default(),
             uploads: super::upload::Uploads::default(),
@@ -129,11 +141,14 @@ impl Ingest {
             }
             Ok(facts)
         };
-        let checked = self.check(&narinfo.info, &find, &|_| false)?;
+        let checked = self
+            .check(&narinfo.info, &find, &|_| false)
+            .inspect_err(|error| self.note_refusal(error, pusher))?;
         let outcome = match checked {
             Checked::New(path) => {
                 self.bank.publish_path(&path)?;
                 self.published(std::slice::from_ref(&*path));
+                self.note_push(&narinfo.info, pusher);
                 Outcome::Published
             }
             Checked::MoreSignatures(text) => {
@@ -151,88 +166,9 @@ impl Ingest {
         Ok(outcome)
     }
 
-    /// Makes paths visible, all or none. Blocks.
-    ///
-    /// Refused with every reason.
-    pub fn commit(
-        &self,
-        request: &CommitRequest,
-        pusher: &Pusher,
-    ) -> Result<CommitResponse, Vec<PushError>> {
-        if request.paths.len() > MAX_COMMIT {
-            let count = request.paths.len();
-            return Err(vec![PushError::TooMany(format!(
-                "{count} paths in one commit; at most {MAX_COMMIT} are taken, references first"
-            ))]);
-        }
-        let store_dir = self.store_dir();
-        let proved: HashSet<StorePathHash> = request
-            .upstream
-            .iter()
-            .filter(|info| self.policy.is_of_upstream(store_dir, info))
-            .map(|info| info.path.hash())
-            .collect();
-        let ordered = references_first(&request.paths);
-        let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
-        let _locks = self.lock_all(&named);
-        let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
-        let mut errors = Vec::new();
-        for info in ordered {
-            let find = || self.pending(NarFileName::bare(info.nar_hash));
-            let elsewhere = |hash| named.contains(&hash) || proved.contains(&hash);
-            match self.check(info, &find, &elsewhere) {
-                Ok(Checked::New(path)) => new.push(*path),
-                Ok(Checked::Present) => present.push(info.path.hash()),
-                Ok(Checked::MoreSignatures(text)) => {
-                    present.push(info.path.hash());
-                    more.push((info.path.hash(), text));
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let write = || {
-            if !new.is_empty() {
-                self.bank.commit(&new)?;
-            }
-            more.iter().try_for_each(|(hash, text)| self.bank.replace_narinfo(*hash, text))
-        };
-        let written = write().map_err(|error: BankError| vec![error.into()]);
-        self.published(&new);
-        written?;
-        let published = new.iter().map(|path| path.hash).collect();
-        Ok(CommitResponse { published, present })
-    }
-
-    /// Which of these the bank does not hold whole, in their order. Blocks.
-    ///
-    /// With `verify` what it holds is read and hashed, and set aside where it is not what it should
-    /// be.
-    pub fn missing(
-        &self,
-        paths: &[StorePathHash],
-        verify: bool,
-    ) -> Result<Vec<StorePathHash>, PushError> {
-        // What was done to the bank by others a moment ago counts as well.
-        self.cache.look()?;
-        let mut missing = Vec::new();
-        for hash in paths {
-            let there = match self.there(*hash)? {
-                There::Whole(narinfo) => !verify || self.verify(&narinfo)?,
-                There::Nothing | There::Damaged => false,
-            };
-            if !there {
-                missing.push(*hash);
-            }
-        }
-        Ok(missing)
-    }
-
     /// Holds a path against everything that can be known of it. `find` looks for its NAR among those
     /// that wait; `elsewhere` says of a reference that it need not be here yet.
-    fn check(
+    pub(super) fn check(
         &self,
         info: &PathInfo,
         find: &dyn Fn() -> Result<Option<(NarFileName, Facts)>, PushError>,
@@ -253,11 +189,12 @@ impl Ingest {
         };
         check_facts(info, &facts)?;
         self.check_deriver(info)?;
-        let is_content_addressed = self.check_content_address(info, waits)?;
+        let claim = self.check_content_address(info, waits)?;
+        let is_proved = claim == Claim::Proved;
         let own = self.cache.keys().public();
-        let signatures = self.policy.judge(self.store_dir(), info, &own, is_content_addressed)?;
+        let signatures = self.policy.judge(self.store_dir(), info, &own, is_proved)?;
         self.check_references(info, elsewhere)?;
-        let ca = info.ca.clone().filter(|_| is_content_addressed);
+        let ca = info.ca.clone().filter(|_| claim != Claim::Unverified);
         let info = PathInfo { signatures, ca, ..info.clone() };
         self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
     }
@@ -361,7 +298,7 @@ impl Ingest {
     }
 
     /// What the bank has of a path.
-    fn there(&self, hash: StorePathHash) -> Result<There, PushError> {
+    pub(super) fn there(&self, hash: StorePathHash) -> Result<There, PushError> {
         match self.source.find(hash) {
             Ok(None) => Ok(There::Nothing),
             Ok(Some(narinfo)) => Ok(There::Whole(Box::new(narinfo))),
@@ -371,13 +308,27 @@ impl Ingest {
     }
 
     /// Lets everybody see what was written.
-    fn published(&self, paths: &[NewPath]) {
+    pub(super) fn published(&self, paths: &[NewPath]) {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         for name in paths.iter().map(|path| path.nar.0) {
             fresh.remove(&name);
         }
         drop(fresh);
         self.cache.changed(&self.source);
+    }
+
+    pub(super) fn note_push(&self, info: &PathInfo, pusher: &Pusher) {
+        if let Some(recorder) = &self.recorder {
+            recorder.pushed(&self.cache.name, info, pusher);
+        }
+    }
+
+    pub(super) fn note_refusal(&self, error: &PushError, pusher: &Pusher) {
+        if let (Some(recorder), PushError::Conflict { path, ours, theirs }) =
+            (&self.recorder, error)
+        {
+            recorder.conflicted(&self.cache.name, path.hash(), *ours, *theirs, pusher);
+        }
     }
 
     fn let_go(&self, name: NarFileName) -> Result<(), PushError> {
@@ -389,17 +340,9 @@ impl Ingest {
         // The lock guards names on disk, which a panic leaves as a crash would.
         self.stripes[stripe(hash)].lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Locks the stripes of many paths, always in the same order.
-    fn lock_all(&self, hashes: &HashSet<StorePathHash>) -> Vec<MutexGuard<'_, ()>> {
-        let stripes: BTreeSet<usize> = hashes.iter().map(|hash| stripe(*hash)).collect();
-        let lock =
-            |stripe: usize| self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
-        stripes.into_iter().map(lock).collect()
-    }
 }
 
-fn stripe(hash: StorePathHash) -> usize {
+pub(super) fn stripe(hash: StorePathHash) -> usize {
     usize::from(hash.as_bytes()[0]) % STRIPES
 }
 
@@ -412,6 +355,10 @@ fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
 
 /// The `debuginfo/` entries of a NAR by its listing, as JSON that Nix writes as well.
 fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
+    // Nearly all paths have none, and reading a listing takes longer than this look.
+    if memchr::memmem::find(listing, b".build-id").is_none() {
+        return Vec::new();
+    }
     let Ok(listing) = Listing::from_json(listing, Limits::default()) else { return Vec::new() };
     let archive = format!("../{}", nar.url());
     let entry = |id: BuildId| {
@@ -419,47 +366,4 @@ fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
         (id, text)
     };
     listing.debug_files().map(entry).collect()
-}
-
-/// The paths once each, in an order in which each comes after those that it refers to.
-fn references_first(paths: &[PathInfo]) -> Vec<&PathInfo> {
-    let by_hash: BTreeMap<StorePathHash, &PathInfo> =
-        paths.iter().map(|info| (info.path.hash(), info)).collect();
-    let mut done = HashSet::new();
-    let mut ordered = Vec::with_capacity(by_hash.len());
-    for first in by_hash.keys() {
-        // Depth first, on a stack of our own: a chain of references may be long.
-        let mut stack = vec![(*first, false)];
-        while let Some((hash, references_are_done)) = stack.pop() {
-            let Some(info) = by_hash.get(&hash) else { continue };
-            if references_are_done {
-                ordered.push(*info);
-            } else if done.insert(hash) {
-                stack.push((hash, true));
-                stack.extend(info.references.iter().map(|path| (path.hash(), false)));
-            }
-        }
-    }
-    ordered
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nix::hash::Sha256;
-
-    #[test]
-    fn references_come_before_what_refers_to_them_and_each_path_once() {
-        let path = |number: u8| {
-            StorePath::parse(&format!("{}-x", StorePathHash::from_bytes([number; 20]))).unwrap()
-        };
-        let info = |number: u8, references: &[u8]| PathInfo {
-            references: references.iter().map(|number| path(*number)).collect(),
-            ..PathInfo::new(path(number), Sha256::of(&[number]), 1)
-        };
-        let paths = [info(1, &[2, 1, 9]), info(2, &[3]), info(3, &[]), info(2, &[3])];
-        let ordered: Vec<_> =
-            references_first(&paths).iter().map(|info| info.path.clone()).collect();
-        assert_eq!(ordered, [path(3), path(2), path(1)]);
-    }
 }

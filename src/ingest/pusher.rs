@@ -1,5 +1,9 @@
 //! Who pushed.
 
+use std::net::IpAddr;
+
+use crate::index::state::TokenRecord;
+
 /// Somebody who may push: shown by `snowbank why`, and what uploads are counted and kept apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pusher {
@@ -12,6 +16,16 @@ pub struct Pusher {
 }
 
 impl Pusher {
+    /// Whoever showed a token, or just came; `source` as in `Gate::check`.
+    pub fn new(token: Option<&TokenRecord>, source: Option<IpAddr>) -> Self {
+        let address = match source {
+            Some(address) => address.to_canonical().to_string(),
+            None => "a unix socket".into(),
+        };
+        let name = token.map_or_else(|| address.clone(), |token| token.name.clone());
+        Self { name, token: token.map(|token| token.id.clone()), address }
+    }
+
     /// What tells one client from another: its token, or its address. Names may be the same.
     pub fn client(&self) -> &str {
         self.token.as_deref().unwrap_or(&self.address)

@@ -15,7 +15,7 @@ use super::store_path::StorePathHash;
 
 /// Looks through bytes that come in pieces of any size.
 ///
-/// Memory: at most about 8 MiB, for [`MAX_CANDIDATES`] hashes.
+/// Memory: at most 5 MiB, for [`MAX_CANDIDATES`] hashes in a set and then in a list.
 #[derive(Debug, Default)]
 pub struct ReferenceScanner {
     /// The last digits as a number, most significant first: 160 bits, in a wide and a narrow part.
@@ -25,7 +25,7 @@ pub struct ReferenceScanner {
     digits: usize,
     found: HashSet<[u8; 20]>,
     /// What was found last; in a run of one digit it is found over and over.
-    last: Option<[u8; 20]>,
+    last: Option<(u128, u32)>,
     /// How often something was found that was not found just before.
     windows: u64,
     too_many: bool,
@@ -38,12 +38,11 @@ pub struct ReferenceCandidates {
     hashes: Option<Box<[StorePathHash]>>,
 }
 
-/// The most different candidates that are kept. Binaries have none but their references; sources that
-/// quote hashes by the thousand have more.
-pub const MAX_CANDIDATES: usize = 200_000;
+/// The most different candidates that are kept. Binaries have few beside their references; sources that
+/// quote hashes by the ten thousand have more.
+pub const MAX_CANDIDATES: usize = 100_000;
 
-/// The most candidates that are looked at, each of which costs some ten nanoseconds: a bound on what
-/// bytes made to be slow can cost.
+/// The most candidates that are looked up in the set: a bound on what bytes made to be slow can cost.
 const MAX_WINDOWS: u64 = 1 << 24;
 
 /// Digits in a hash.
@@ -92,15 +91,15 @@ impl ReferenceScanner {
     }
 
     fn keep(&mut self) {
+        if self.last == Some((self.high, self.low)) {
+            return;
+        }
+        self.last = Some((self.high, self.low));
         // The last digit holds the lowest bits of the first byte.
         let mut hash = [0; 20];
         let (low, high) = hash.split_at_mut(4);
         low.copy_from_slice(&self.low.to_le_bytes());
         high.copy_from_slice(&self.high.to_le_bytes());
-        if self.last == Some(hash) {
-            return;
-        }
-        self.last = Some(hash);
         self.windows += 1;
         self.found.insert(hash);
         if self.found.len() > MAX_CANDIDATES || self.windows > MAX_WINDOWS {

@@ -18,9 +18,9 @@
 //! | 20 | frames on their way through the pool ([`MAX_IN_FLIGHT`](codec::seekable::MAX_IN_FLIGHT) of 2 MiB, twice) |
 //! | 2 | the frame that is being filled |
 //! | 1 | four pieces of decoded bytes and the buffer of received ones |
-//! | 8 | reference candidates ([`crate::nix::references`]), where there are very many |
+//! | 5 | reference candidates ([`crate::nix::references`]), where there are very many |
 //!
-//! That makes 63. On top comes the listing, some hundred bytes for each file, as far as
+//! That makes 60. On top comes the listing, some hundred bytes for each file, as far as
 //! [`Limits`](nar::Limits) allow one.
 
 mod arrive;
@@ -67,7 +67,7 @@ pub struct FileFacts {
 }
 
 /// What turned out of a NAR that arrived; only [`take`] and [`check`] make one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifiedNar {
     /// SHA-256 of the uncompressed NAR.

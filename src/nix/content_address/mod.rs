@@ -112,6 +112,16 @@ impl ContentAddress {
         matches!(self, Self::Recursive(digest) if digest.sha256() == Some(nar_hash))
     }
 
+    /// Whether it is by a hash of which another content can be made: MD5 or SHA-1.
+    pub fn is_collision_prone(&self) -> bool {
+        match self {
+            Self::Text(digest) | Self::Flat(digest) | Self::Recursive(digest) => {
+                matches!(digest.algorithm(), Algorithm::Md5 | Algorithm::Sha1)
+            }
+            Self::Unverifiable(_) => true,
+        }
+    }
+
     /// Holds against a path and its references (sorted, as in a narinfo) that content of this address
     /// would have just that path.
     pub fn check_path(

@@ -5,6 +5,7 @@
 //! inode. Every call may block and so belongs on a blocking thread; none waits for a lock longer
 //! than the deadline that the database was opened with.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ const FIND: &str = "SELECT id, path, hash, deriver, narSize, sigs, ca FROM Valid
                     WHERE path >= ?1 LIMIT 1";
 const REFERENCES: &str = "SELECT path FROM Refs JOIN ValidPaths ON reference = id \
                           WHERE referrer = ?1";
+const ROW: &str = "SELECT id, path, hash, deriver, narSize, sigs, ca FROM ValidPaths WHERE id = ?1";
+const REFERENCE_IDS: &str = "SELECT reference FROM Refs WHERE referrer = ?1";
 const SCAN: &str = "SELECT path, hash FROM ValidPaths";
 const FIND_NAR: &str = "SELECT path FROM ValidPaths WHERE hash = ?1 LIMIT 1";
 
@@ -150,6 +153,43 @@ impl Database {
         found.map(|(row, references)| row.check(&self.store_dir, &references)).transpose()
     }
 
+    /// The closures of `roots`, as one state of the database has them, references before what refers
+    /// to them. A root that is not valid is given back in the second list.
+    pub fn closure(
+        &self,
+        roots: &[StorePathHash],
+    ) -> Result<(Vec<PathInfo>, Vec<StorePathHash>), DatabaseError> {
+        let (rows, invalid) = self.read(|connection| {
+            let mut graph = Graph::default();
+            let mut invalid = Vec::new();
+            let mut find = connection.prepare_cached(FIND)?;
+            for hash in roots {
+                let prefix = format!("{}/{hash}", self.store_dir);
+                let row = find.query_row([&prefix], ValidPathRow::read).optional()?;
+                match row.filter(|row| row.path.starts_with(&prefix)) {
+                    Some(row) => graph.add(row),
+                    None => invalid.push(*hash),
+                }
+            }
+            let mut row = connection.prepare_cached(ROW)?;
+            let mut references = connection.prepare_cached(REFERENCE_IDS)?;
+            while let Some(id) = graph.waiting.pop() {
+                let ids: Vec<i64> =
+                    references.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+                for id in &ids {
+                    if !graph.rows.contains_key(id) {
+                        graph.add(row.query_row([id], ValidPathRow::read)?);
+                    }
+                }
+                graph.references.insert(id, ids);
+            }
+            Ok((graph.in_order(), invalid))
+        })?;
+        let checked =
+            rows.into_iter().map(|(row, references)| row.check(&self.store_dir, &references));
+        Ok((checked.collect::<Result<_, _>>()?, invalid))
+    }
+
     /// Which valid path has this NarHash. Reads the whole table, which has no index on
     /// the hash.
     pub fn find_nar(&self, nar: Sha256) -> Result<Option<StorePathHash>, DatabaseError> {
@@ -192,7 +232,7 @@ impl Database {
         let connection =
             Connection::open_with_flags(&self.file, flags).map_err(|error| self.sqlite(error))?;
         connection.busy_timeout(self.deadline).map_err(|error| self.sqlite(error))?;
-        for statement in [FIND, REFERENCES, SCAN, FIND_NAR] {
+        for statement in [FIND, REFERENCES, ROW, REFERENCE_IDS, SCAN, FIND_NAR] {
             connection.prepare_cached(statement).map_err(|error| self.sqlite(error))?;
         }
         Ok(connection)
@@ -244,6 +284,62 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn strings(mut statement: CachedStatement<'_>, id: i64) -> rusqlite::Result<Vec<String>> {
     statement.query_map([id], |row| row.get(0))?.collect()
+}
+
+/// A part of the graph of references, by the ids of the rows.
+#[derive(Default)]
+struct Graph {
+    rows: HashMap<i64, ValidPathRow>,
+    references: HashMap<i64, Vec<i64>>,
+    /// Whose references have not been looked up.
+    waiting: Vec<i64>,
+    /// In the order in which they were found, so that the same graph gives the same order.
+    found: Vec<i64>,
+}
+
+impl Graph {
+    fn add(&mut self, row: ValidPathRow) {
+        let id = row.id;
+        if self.rows.insert(id, row).is_none() {
+            self.waiting.push(id);
+            self.found.push(id);
+        }
+    }
+
+    /// The rows with their references, each after those that it refers to.
+    fn in_order(mut self) -> Vec<(ValidPathRow, Vec<String>)> {
+        let names = |ids: &[i64]| -> Vec<String> {
+            ids.iter().filter_map(|id| Some(self.rows.get(id)?.path.clone())).collect()
+        };
+        let mut done = HashSet::new();
+        let mut order = Vec::with_capacity(self.found.len());
+        // A stack of our own: a chain of references may be longer than the thread's.
+        let mut stack: Vec<(i64, usize)> = Vec::new();
+        for root in &self.found {
+            if done.insert(*root) {
+                stack.push((*root, 0));
+            }
+            while let Some((id, position)) = stack.last_mut() {
+                let next = self.references.get(id).and_then(|ids| ids.get(*position)).copied();
+                *position += 1;
+                match next {
+                    Some(next) if done.insert(next) => stack.push((next, 0)),
+                    // Itself, or one that is done; Nix has no other cycles.
+                    Some(_) => {}
+                    None => {
+                        order.push(*id);
+                        stack.pop();
+                    }
+                }
+            }
+        }
+        let references: Vec<Vec<String>> = order
+            .iter()
+            .map(|id| names(self.references.get(id).map_or(&[][..], Vec::as_slice)))
+            .collect();
+        let rows = order.iter().filter_map(|id| self.rows.remove(id));
+        rows.zip(references).collect()
+    }
 }
 
 /// A row as it stands.

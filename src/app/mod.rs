@@ -1,6 +1,8 @@
 //! The long-lived parts, built once, in the order in which they need each other; the only place
 //! that knows them all.
 
+pub mod agent;
+
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -27,7 +29,7 @@ use crate::http::state::State;
 use crate::http::status;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
-use crate::ingest::{self, Expiry, Ingest, Quota};
+use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::signature::KeyName;
@@ -79,6 +81,9 @@ pub enum AppError {
     /// The metrics contradict each other: a defect of ours.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The thread that drains the spool is gone: a defect of ours.
+    #[error("the agent failed; its log says where")]
+    AgentEnded,
 }
 
 /// Serves until it is told to stop.
@@ -193,6 +198,9 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     };
     let mut caches = BTreeMap::new();
     let mut ingests = BTreeMap::new();
+    let state_db = open_state(config);
+    let recorder = state_db.clone().map(Recorder::start).transpose().map_err(AppError::Runtime)?;
+    let recorder = recorder.map(Arc::new);
     let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
         .map_err(AppError::Runtime)?;
     for cache in &config.caches {
@@ -223,8 +231,8 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         if let Some((bank, source)) = own_bank
             && cache.push != PushPolicy::None
         {
-            let ingest =
-                open_ingest(config, cache, Arc::clone(&built), source, bank, pool.clone())?;
+            let place = ingest::Place { cache: Arc::clone(&built), source, bank };
+            let ingest = open_ingest(config, cache, place, pool.clone(), recorder.clone())?;
             ingests.insert(cache.name.clone(), Arc::new(ingest));
         }
         caches.insert(cache.name.clone(), built);
@@ -239,7 +247,6 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let Some(default) = caches.get(config::DEFAULT_CACHE).cloned() else {
         unreachable!("a checked configuration always has the default cache")
     };
-    let state_db = open_state(config);
     Ok(State {
         caches,
         ingests,
@@ -336,12 +343,11 @@ fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<Arc<Bank>, App
 fn open_ingest(
     config: &Config,
     cache: &CacheConfig,
-    built: Arc<Cache>,
-    source: Arc<Source>,
-    bank: Arc<Bank>,
+    place: ingest::Place,
     pool: Pool,
+    recorder: Option<Arc<Recorder>>,
 ) -> Result<Ingest, AppError> {
-    bank.prepare_for_pushes()?;
+    place.bank.prepare_for_pushes()?;
     let policy = ingest::Policy {
         accept: cache.accept,
         trusted_keys: cache.trusted_keys.clone(),
@@ -353,8 +359,8 @@ fn open_ingest(
         decoder_memory: config.limits.decoder_memory,
         ..NarLimits::default()
     };
-    let quota = Quota::new(cache.max_size, &bank)?;
-    Ok(Ingest::new(built, source, bank, policy, limits, pool, quota))
+    let quota = Quota::new(cache.max_size, &place.bank)?;
+    Ok(Ingest::new(place, policy, limits, quota, pool, recorder))
 }
 
 /// The store directory of a cache: the host's where it serves the host's store, else the one that

@@ -3,6 +3,8 @@
 //! Label values come from fixed sets only, so that no request can make a new series. What a hot
 //! path counts is resolved once: counting is then one atomic addition.
 
+pub mod agent;
+
 use std::array;
 use std::sync::OnceLock;
 use std::time::Duration;

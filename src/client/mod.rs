@@ -1,0 +1,20 @@
+//! What runs where paths are built: push, hook, spool, agent.
+
+pub mod agent;
+pub mod closure;
+pub mod credentials;
+mod daemon;
+pub mod events;
+mod hold;
+pub mod hook;
+pub mod notice;
+pub mod progress;
+pub mod push;
+pub mod remote;
+pub mod retry;
+pub mod roots;
+pub mod spool;
+#[cfg(test)]
+mod testing;
+pub mod upload;
+pub mod window;

@@ -1,0 +1,463 @@
+//! The server, as a client sees it: every request of [`crate::native`], and what its answer means.
+//!
+//! Blocking, over connections that are kept. Nothing here tries again: an error says whether that is
+//! of use ([`RemoteError::is_transient`]), and the callers have their own patience. A connection must
+//! come about in 10 s, and then move at least some bytes every 60 s; how long a request takes in all
+//! does not matter. Redirects are not followed: a token goes to the server that was named, or nowhere.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
+
+use super::credentials::Token;
+use crate::native::{
+    self, CommitRequest, CommitResponse, FinishUpload, MissingRequest, MissingResponse, NewUpload,
+    Refusal, Refusals, UploadState,
+};
+use crate::nix::hash::Sha256;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long nothing may move.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the server may think where it has to hash or write before it answers.
+const WORK_TIMEOUT: Duration = Duration::from_secs(900);
+/// Idle connections are let go before a server or a proxy closes them under us.
+const IDLE_AGE: Duration = Duration::from_secs(30);
+/// The longest answer that is read.
+const MAX_ANSWER: u64 = 64 << 20;
+/// The longest reason of an error that is shown.
+const MAX_REASON: usize = 500;
+/// Where certificate authorities are, if no variable says so.
+const CA_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// A cache on a server.
+#[derive(Debug)]
+pub struct Remote {
+    agent: Agent,
+    /// `http://host:port`, with `/c/<name>` where it is not the default cache.
+    base: String,
+    token: Option<Token>,
+}
+
+/// What came of a request that did not go well.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// No answer came.
+    #[error("{url}: {why}")]
+    Unreachable {
+        /// The cache.
+        url: String,
+        /// What the network said.
+        why: String,
+    },
+    /// The server is there, and cannot do it now.
+    #[error("{url}: HTTP {status}{}", reason(.refusals))]
+    Busy {
+        /// The cache.
+        url: String,
+        /// The status.
+        status: u16,
+        /// How long the server asks to wait.
+        after: Option<Duration>,
+        /// What it said.
+        refusals: Refusals,
+    },
+    /// It wants another token, or one at all.
+    #[error(
+        "{url}: HTTP {status}: {}{}", advice(*.has_token), reason(.refusals)
+    )]
+    Unauthorised {
+        /// The cache.
+        url: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether a token was shown.
+        has_token: bool,
+        /// What it said.
+        refusals: Refusals,
+    },
+    /// It will not do it, however often it is asked.
+    #[error("{url}: HTTP {status}{}", reason(.refusals))]
+    Refused {
+        /// The cache.
+        url: String,
+        /// The status.
+        status: u16,
+        /// Why.
+        refusals: Refusals,
+    },
+    /// Nothing of use can be had from there.
+    #[error("{url}: {why}")]
+    Unusable {
+        /// The cache.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Why there is no [`Remote`].
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteUrlError {
+    /// Not a URL that we can speak to.
+    #[error(
+        "{0:?} is no address of a cache: http://HOST[:PORT] or https://HOST[:PORT] is expected"
+    )]
+    Url(String),
+    /// Not the name of a cache.
+    #[error("{0:?} is no name of a cache: a-z, 0-9 and - are expected")]
+    Cache(String),
+    /// The certificate authorities cannot be read.
+    #[error("certificate authorities in {}: {source}", path.display())]
+    Authorities {
+        /// The bundle.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RemoteError {
+    /// Whether the same may go well later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    /// How long the server asks to wait.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { after, .. } => *after,
+            _ => None,
+        }
+    }
+
+    /// The status, where there was an answer.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Busy { status, .. }
+            | Self::Unauthorised { status, .. }
+            | Self::Refused { status, .. } => Some(*status),
+            Self::Unreachable { .. } | Self::Unusable { .. } => None,
+        }
+    }
+}
+
+/// What a cache is called, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    base: String,
+    host: String,
+}
+
+impl Destination {
+    /// Reads the URL of a server, or of a cache on it, and the name of a cache on it.
+    pub fn parse(url: &str, cache: Option<&str>) -> Result<Self, RemoteUrlError> {
+        let bad = || RemoteUrlError::Url(url.chars().take(200).collect());
+        let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| bad())?;
+        let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+        let (Some(scheme), Some(authority), None) = (scheme, authority, uri.query()) else {
+            return Err(bad());
+        };
+        let mut base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
+        if let Some(name) = cache.filter(|name| *name != "default") {
+            let legal =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
+                return Err(RemoteUrlError::Cache(name.chars().take(100).collect()));
+            }
+            base = format!("{base}/c/{name}");
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        Ok(Self { base, host })
+    }
+
+    /// The host without a port, as a netrc names it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+impl Remote {
+    /// The cache at `destination`; nothing is sent. `connections` are kept when they are idle.
+    pub fn new(
+        destination: &Destination,
+        token: Option<Token>,
+        connections: usize,
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, RemoteUrlError> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("snowbank/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_per_write(Some(STALL_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
+            .max_idle_connections(connections)
+            .max_idle_connections_per_host(connections);
+        // Reading a bundle of some hundred certificates takes a while, and plain HTTP needs none.
+        if destination.base.starts_with("https:") {
+            let authorities = authorities(lookup)?;
+            config = config.tls_config(TlsConfig::builder().root_certs(authorities).build());
+        }
+        Ok(Self { agent: config.build().new_agent(), base: destination.base.clone(), token })
+    }
+
+    /// The cache's address.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// Which paths are missing?
+    pub fn missing(&self, request: &MissingRequest) -> Result<MissingResponse, RemoteError> {
+        let patience = if request.verify { WORK_TIMEOUT } else { STALL_TIMEOUT };
+        self.post("/missing", request, patience)
+    }
+
+    /// Sends a whole NAR, as zstd.
+    pub fn put_nar(
+        &self,
+        nar_hash: Sha256,
+        nar_size: u64,
+        body: &[u8],
+    ) -> Result<UploadState, RemoteError> {
+        let path = format!("/nar/{}", nar_hash.to_nix32());
+        let headers = [(native::NAR_SIZE, nar_size.to_string())];
+        self.call(Method::PUT, &path, &headers, Some(body), WORK_TIMEOUT)
+    }
+
+    /// Begins an upload in parts, or finds one to go on with.
+    pub fn begin(&self, request: &NewUpload) -> Result<UploadState, RemoteError> {
+        self.post("/uploads", request, STALL_TIMEOUT)
+    }
+
+    /// How far is an upload?
+    pub fn upload(&self, upload: &str) -> Result<UploadState, RemoteError> {
+        let path = format!("/uploads/{upload}");
+        self.call(Method::GET, &path, &[], None, STALL_TIMEOUT)
+    }
+
+    /// Sends the part that begins at `offset`.
+    pub fn patch(
+        &self,
+        upload: &str,
+        offset: u64,
+        part: &[u8],
+    ) -> Result<UploadState, RemoteError> {
+        let path = format!("/uploads/{upload}");
+        let hash = Sha256::of(part).to_string();
+        let headers = [(native::UPLOAD_OFFSET, offset.to_string()), (native::PART_HASH, hash)];
+        self.call(Method::PATCH, &path, &headers, Some(part), WORK_TIMEOUT)
+    }
+
+    /// Says that the last part was sent.
+    pub fn finish(&self, upload: &str, request: &FinishUpload) -> Result<UploadState, RemoteError> {
+        self.post(&format!("/uploads/{upload}/finish"), request, WORK_TIMEOUT)
+    }
+
+    /// Has the server forget an upload.
+    pub fn abandon(&self, upload: &str) -> Result<(), RemoteError> {
+        let path = format!("/uploads/{upload}");
+        match self.call::<serde::de::IgnoredAny>(Method::DELETE, &path, &[], None, STALL_TIMEOUT) {
+            // Whatever the answer says, it is one of success.
+            Ok(_) | Err(RemoteError::Unusable { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes paths visible.
+    pub fn commit(&self, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
+        self.post("/commit", request, WORK_TIMEOUT)
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, RemoteError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.unusable(error.to_string()))?;
+        let headers = [("content-type", "application/json".to_owned())];
+        self.call(Method::POST, path, &headers, Some(&body), patience)
+    }
+
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Option<&[u8]>,
+        patience: Duration,
+    ) -> Result<T, RemoteError> {
+        let url = format!("{}{}{path}", self.base, native::PREFIX);
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token.bearer().as_str());
+        }
+        let response = match body {
+            Some(body) => request.body(body).map_err(ureq::Error::from).and_then(|request| {
+                let request = self.agent.configure_request(request);
+                self.agent.run(request.timeout_per_read(Some(patience)).build())
+            }),
+            None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
+                let request = self.agent.configure_request(request);
+                self.agent.run(request.timeout_per_read(Some(patience)).build())
+            }),
+        };
+        self.understand(response.map_err(|error| self.network(&error))?)
+    }
+
+    fn understand<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, RemoteError> {
+        let (parts, mut body) = response.into_parts();
+        let limited = body.with_config().limit(MAX_ANSWER);
+        if !parts.status.is_success() {
+            // An error whose body does not come is still that error.
+            let text = limited.read_to_vec().unwrap_or_default();
+            return Err(self.classify(parts.status, &parts.headers, &text));
+        }
+        let text = limited.read_to_vec().map_err(|error| self.network(&error))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            self.unusable(format!("the answer is not Snowbank's ({error}); is the address right?"))
+        })
+    }
+
+    /// What a status that is not a success means.
+    fn classify(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> RemoteError {
+        let (url, code) = (self.base.clone(), status.as_u16());
+        let refusals = refusals(status, body);
+        match code {
+            401 | 403 => {
+                let has_token = self.token.is_some();
+                RemoteError::Unauthorised { url, status: code, has_token, refusals }
+            }
+            501 | 505 => RemoteError::Refused { url, status: code, refusals },
+            408 | 429 | 500..=599 => {
+                let after = headers.get("retry-after").and_then(|value| value.to_str().ok());
+                let after = after.and_then(|text| retry_after(text, SystemTime::now()));
+                RemoteError::Busy { url, status: code, after, refusals }
+            }
+            300..=399 => self.unusable(format!(
+                "HTTP {code}: it redirects to {}; use that address",
+                headers.get("location").and_then(|to| to.to_str().ok()).unwrap_or("another one")
+            )),
+            _ => RemoteError::Refused { url, status: code, refusals },
+        }
+    }
+
+    fn network(&self, error: &ureq::Error) -> RemoteError {
+        let why = match error {
+            ureq::Error::Timeout(_) => format!("{error}: nothing came or went in time"),
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        // What rustls refuses, such as a certificate, it will refuse again.
+        let is_ours = match error {
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+            ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::Protocol(_)
+            | ureq::Error::BodyStalled => false,
+            _ => true,
+        };
+        if is_ours {
+            return self.unusable(why);
+        }
+        RemoteError::Unreachable { url: self.base.clone(), why }
+    }
+
+    fn unusable(&self, why: String) -> RemoteError {
+        RemoteError::Unusable { url: self.base.clone(), why }
+    }
+}
+
+/// The reasons in an answer, or the first line of whatever a proxy said.
+fn refusals(status: StatusCode, body: &[u8]) -> Refusals {
+    match serde_json::from_slice::<Refusals>(body) {
+        Ok(refusals) if !refusals.errors.is_empty() => refusals,
+        _ => {
+            let text = String::from_utf8_lossy(body);
+            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+            let said = line.or(status.canonical_reason()).unwrap_or("no reason was given");
+            let reason = match status.as_u16() {
+                404 | 405 => format!("{said} (no such cache there, or the server is no Snowbank?)"),
+                _ => said.to_owned(),
+            };
+            let reason = reason.chars().take(MAX_REASON).collect();
+            Refusals { errors: vec![Refusal { path: None, reason }] }
+        }
+    }
+}
+
+/// The first reason, and how many more there are.
+fn reason(refusals: &Refusals) -> String {
+    let Some(first) = refusals.errors.first() else { return String::new() };
+    let path = first.path.map(|path| format!("{path}: ")).unwrap_or_default();
+    let more = match refusals.errors.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!(": {path}{}{more}", first.reason)
+}
+
+const fn advice(has_token: bool) -> &'static str {
+    if has_token {
+        "the token may not push here; ask for one with the scope push of this cache"
+    } else {
+        "a token is needed; give it with --token-file, SNOWBANK_TOKEN_FILE or a netrc"
+    }
+}
+
+/// `Retry-After`, in seconds or as a date.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    let date = u64::try_from(date.timestamp().as_second()).ok()?;
+    let now = now.duration_since(UNIX_EPOCH).ok()?;
+    Some(Duration::from_secs(date).saturating_sub(now))
+}
+
+/// The certificate authorities that Nix would trust.
+fn authorities(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<RootCerts, RemoteUrlError> {
+    let variable = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = variable("NIX_SSL_CERT_FILE").or_else(|| variable("SSL_CERT_FILE"));
+    let path = path.or_else(|| CA_BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.exists()));
+    let path = path.unwrap_or_else(|| CA_BUNDLES[0].into());
+    let failed = |source| RemoteUrlError::Authorities { path: path.clone(), source };
+    let pem = std::fs::read(&path).map_err(failed)?;
+    // One certificate that does not parse does not make the others useless.
+    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        let none = io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in it");
+        return Err(failed(none));
+    }
+    Ok(certificates.into())
+}
+
+#[cfg(test)]
+mod tests;
