@@ -10,12 +10,14 @@ use snowbank::{
 };
 
 use crate::support::{
+    PATIENCE,
     bank::{DataDirectory, data_directory},
     command,
     fixtures::{fixtures, path},
     http::{Connection, Response, field},
     nix::{Client, Outcome, Version, run, tempdir},
     server::{Server, Setup},
+    wait_for,
 };
 
 /// A hash that no fixture has.
@@ -495,8 +497,12 @@ fn nix_pushes_with_its_netrc_and_why_names_the_token() {
     push(&token).expect_success();
     server.get(&narinfo).expect(200);
     let id = token.split('_').nth(1).unwrap();
-    let why = place.snowbank(&["why", path("leaf").as_str(), "--cache", "docs", "--json"]);
-    let why: serde_json::Value = serde_json::from_str(&why.expect_success().text()).unwrap();
+    // It is noted after the push was answered.
+    let why = wait_for("the record of the push", PATIENCE, || {
+        let why = place.snowbank(&["why", path("leaf").as_str(), "--cache", "docs", "--json"]);
+        let why: serde_json::Value = serde_json::from_str(&why.expect_success().text()).unwrap();
+        (why["caches"][0]["pushes"] != serde_json::json!([])).then_some(why)
+    });
     let pushes = why["caches"][0]["pushes"].as_array().unwrap();
     assert_eq!(pushes.len(), 1, "{why}");
     assert_eq!(pushes[0]["token"], id);
@@ -528,8 +534,10 @@ fn another_nar_of_a_path_is_refused_and_why_tells_of_it() {
     connection.send_request("PUT", &url, &headers).unwrap();
     connection.send(narinfo.as_bytes()).unwrap();
     connection.response(false).unwrap().expect(409);
-    let why = place.snowbank(&["why", leaf.hash(), "--cache", "team"]).expect_success().text();
+    let line = wait_for("the record of the conflict", PATIENCE, || {
+        let why = place.snowbank(&["why", leaf.hash(), "--cache", "team"]).expect_success().text();
+        why.lines().find(|line| line.contains("refused")).map(str::to_owned)
+    });
     let ours = fixtures().nar_hash(leaf);
-    let line = why.lines().find(|line| line.contains("refused")).unwrap();
-    assert!(line.contains(&theirs) && line.contains(&ours), "{why}");
+    assert!(line.contains(&theirs) && line.contains(&ours), "{line}");
 }
