@@ -10,12 +10,14 @@ use snowbank::{
 };
 
 use crate::support::{
+    PATIENCE,
     bank::{DataDirectory, data_directory},
     command,
     fixtures::{fixtures, path},
     http::{Connection, Response, field},
     nix::{Client, Outcome, Version, run, tempdir},
     server::{Server, Setup},
+    wait_for,
 };
 
 /// A hash that no fixture has.
@@ -60,6 +62,10 @@ impl Place {
                 }
             }
         }
+        // An empty bank, for the store directory of the fixtures.
+        let docs = data.data.join("docs");
+        fs::create_dir(&docs).unwrap();
+        fs::copy(data.bank().join("nix-cache-info"), docs.join("nix-cache-info")).unwrap();
         let file = data.data.parent().unwrap().join("snowbank.toml");
         fs::write(&file, config).unwrap();
         Self { data, config: file }
@@ -464,4 +470,74 @@ fn why_says_who_pushed_a_path_or_that_it_is_not_here() {
     assert_eq!(absent.code, Some(1));
     assert!(absent.stderr.contains("is in no bank"), "{}", absent.stderr);
     assert_eq!(place.snowbank(&["why", "hello"]).code, Some(2));
+}
+
+#[test]
+fn nix_pushes_with_its_netrc_and_why_names_the_token() {
+    let place = Place::new(PRIVATE);
+    let server = place.start();
+    let token = place.token("docs", "push");
+    let own = tempdir();
+    let netrc = own.path().join("netrc");
+    let store = &fixtures().store;
+    let url = format!("{}/c/docs", server.url());
+    let push = |password: &str| {
+        fs::write(&netrc, format!("machine 127.0.0.1 login snowbank password {password}\n"))
+            .unwrap();
+        let mut order = store.program("nix");
+        order.args(["copy", "--to", &url, path("leaf").as_str(), "--option", "netrc-file"]);
+        run(order.arg(&netrc), 180)
+    };
+    for wrong in [place.token("docs", "pull"), place.token("team", "push")] {
+        let refused = push(&wrong).expect_failure();
+        assert!(refused.stderr.contains("403"), "{}", refused.stderr);
+    }
+    let narinfo = format!("/c/docs/{}.narinfo", path("leaf").hash());
+    assert_eq!(server.get(&narinfo).status, 404, "nothing was taken of those who may not");
+    push(&token).expect_success();
+    server.get(&narinfo).expect(200);
+    let id = token.split('_').nth(1).unwrap();
+    // It is noted after the push was answered.
+    let why = wait_for("the record of the push", PATIENCE, || {
+        let why = place.snowbank(&["why", path("leaf").as_str(), "--cache", "docs", "--json"]);
+        let why: serde_json::Value = serde_json::from_str(&why.expect_success().text()).unwrap();
+        (why["caches"][0]["pushes"] != serde_json::json!([])).then_some(why)
+    });
+    let pushes = why["caches"][0]["pushes"].as_array().unwrap();
+    assert_eq!(pushes.len(), 1, "{why}");
+    assert_eq!(pushes[0]["token"], id);
+    assert_eq!(pushes[0]["address"], "127.0.0.1");
+    assert_eq!(pushes[0]["nar_hash"], why["caches"][0]["here"]["nar_hash"]);
+    assert_nowhere(&server, &[&token]);
+}
+
+#[test]
+fn another_nar_of_a_path_is_refused_and_why_tells_of_it() {
+    let place = Place::new(PRIVATE);
+    let server = place.start();
+    let at = server.address();
+    let (leaf, file) = (path("leaf"), path("file"));
+    // The path is there; a narinfo that gives it another path's NAR contradicts it.
+    let theirs = fixtures().nar_hash(file);
+    let narinfo = format!(
+        "StorePath: {}\nURL: nar/{}.nar.zst\nCompression: zstd\nNarHash: sha256:{theirs}\nNarSize: {}\nReferences: \n",
+        leaf.as_str(),
+        "0".repeat(52),
+        fixtures().dump_size(file)
+    );
+    let token = place.token("team", "push");
+    let length = narinfo.len().to_string();
+    let mut connection = Connection::open(at);
+    let url = format!("/c/team/{}.narinfo", leaf.hash());
+    let headers = [("Authorization", bearer(&token)), ("Content-Length", length)];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    connection.send_request("PUT", &url, &headers).unwrap();
+    connection.send(narinfo.as_bytes()).unwrap();
+    connection.response(false).unwrap().expect(409);
+    let line = wait_for("the record of the conflict", PATIENCE, || {
+        let why = place.snowbank(&["why", leaf.hash(), "--cache", "team"]).expect_success().text();
+        why.lines().find(|line| line.contains("refused")).map(str::to_owned)
+    });
+    let ours = fixtures().nar_hash(leaf);
+    assert!(line.contains(&theirs) && line.contains(&ours), "{line}");
 }
