@@ -23,7 +23,7 @@ use tower_service::Service as _;
 
 use super::auth::{Admitted, Place, admit, credential, keep_private};
 use super::body::FileBody;
-use super::listen::{PatientBody, Peer};
+use super::listen::{PatientBody, Peer, ReadOn};
 use super::nar::whole_file;
 use super::narinfo::text_response;
 use super::router::router;
@@ -78,7 +78,8 @@ impl Front {
             request.extensions_mut().insert(Admitted::new(&place, token, self.source));
         }
         let patience = self.state.body_timeout;
-        let routed = self.router.clone().call(request.map(|body| PatientBody::new(body, patience)));
+        let patient = |body| ReadOn::new(PatientBody::new(body, patience));
+        let routed = self.router.clone().call(request.map(patient));
         let state = Arc::clone(&self.state);
         FrontFuture::Routed(Box::pin(async move {
             let Ok(response) = routed.await;
@@ -105,6 +106,7 @@ impl Front {
             }
             Err(failure) => {
                 let line = self.state.log_requests.then(|| Line::of(&request));
+                drop(ReadOn::new(PatientBody::new(request.into_body(), self.state.body_timeout)));
                 Ok(count(failure.into_response(), Arc::clone(&self.state), began, line))
             }
         }

@@ -37,7 +37,7 @@ mod track;
 
 pub use address::{AddressError, ListenAddress};
 pub use admission::Peer;
-pub use body::{PatientBody, RequestBodyError};
+pub use body::{PatientBody, ReadOn, RequestBodyError};
 pub use socket::{BindError, Listeners};
 
 use admission::Admission;

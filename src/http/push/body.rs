@@ -10,10 +10,6 @@ use tokio::sync::mpsc;
 /// Pieces of a body between the connection and the thread that reads it: with pieces of hyper's
 /// usual 400 KiB at most, some MiB.
 const IN_FLIGHT: usize = 8;
-/// What is still read, and thrown away, of a body that was refused before its end, so that the client
-/// sees the reason instead of a broken connection. In bytes.
-const MAX_DRAINED: usize = 64 << 20;
-
 /// One end of a body: what arrives.
 pub(super) struct Arriving {
     body: Body,
@@ -55,22 +51,10 @@ impl Arriving {
                 },
             };
             let is_last = !matches!(piece, Piece::Data(_));
-            if self.pieces.send(piece).await.is_err() {
-                return self.drain().await;
-            }
-            if is_last {
+            // What nobody wants any more is read on where the body is dropped.
+            if self.pieces.send(piece).await.is_err() || is_last {
                 return;
             }
-        }
-    }
-
-    /// Reads on for a while. The body's own patience bounds the time between two pieces.
-    async fn drain(mut self) {
-        let mut drained = 0;
-        while drained < MAX_DRAINED
-            && let Some(Ok(frame)) = self.body.frame().await
-        {
-            drained += frame.data_ref().map_or(0, Bytes::len);
         }
     }
 }
