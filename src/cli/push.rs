@@ -87,8 +87,13 @@ pub(super) fn run(arguments: &PushArguments) -> Result<(), CommandError> {
     };
     let progress = Progress::new(arguments.quiet);
     let stop = Stop::default();
-    let push =
-        Push { remote: &remote, paths: &paths, settings: &settings, stop: &stop, events: &progress };
+    let push = Push {
+        remote: &remote,
+        paths: &paths,
+        settings: &settings,
+        stop: &stop,
+        events: &progress,
+    };
     let summary = push.run(&roots).inspect_err(|_| progress.abandon())?;
     progress.finish(&summary);
     print(&summary, arguments.json);

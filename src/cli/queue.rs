@@ -78,16 +78,16 @@ pub(super) fn run(arguments: &QueueArguments) -> Result<(), CommandError> {
             print(&show(&listed, spool.last_error().as_deref(), *json));
             Ok(())
         }
-        QueueCommand::Retry { spool, ids, all } => {
-            retry(&Spool::new(spool.directory()), ids, *all)
-        }
+        QueueCommand::Retry { spool, ids, all } => retry(&Spool::new(spool.directory()), ids, *all),
         QueueCommand::Why { spool, what, json } => {
             let spool = Spool::new(spool.directory());
             let mut listed = spool.list().map_err(|error| failed(&spool, error))?;
             listed.retain(|one| is_meant(one, what));
             if listed.is_empty() {
                 let what = what.clone();
-                return Err(CommandError::Queue(format!("{what} is not in the queue: pushed, or never put in")));
+                return Err(CommandError::Queue(format!(
+                    "{what} is not in the queue: pushed, or never put in"
+                )));
             }
             let last_error = spool.last_error();
             if *json {
@@ -291,6 +291,8 @@ mod tests {
         assert!(explain(&listed[0], None).contains("queue retry 1"));
         let json: serde_json::Value = serde_json::from_str(&show(&listed, None, true)).unwrap();
         assert_eq!(json["entries"][0]["reason"], "refused");
-        assert!(show(&listed, Some("away"), false).contains("(refused)\nthe last try failed: away"));
+        assert!(
+            show(&listed, Some("away"), false).contains("(refused)\nthe last try failed: away")
+        );
     }
 }

@@ -86,7 +86,8 @@ impl LocalPaths {
     /// What follows the store directory in `path`, up to the next slash.
     fn base_name<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         let logical = Path::new(self.layout.store_dir.as_str());
-        let inside = path.strip_prefix(logical).or_else(|_| path.strip_prefix(&self.layout.real_dir));
+        let inside =
+            path.strip_prefix(logical).or_else(|_| path.strip_prefix(&self.layout.real_dir));
         match inside.ok()?.components().next()? {
             Component::Normal(name) => Some(Path::new(name)),
             _ => None,
@@ -179,7 +180,10 @@ mod tests {
         let paths = LocalPaths::new(store.layout());
         let unknown = StorePath::parse(&format!("{}-unknown", "0".repeat(32))).unwrap();
         let error = paths.closure(&[known.clone(), unknown]).unwrap_err();
-        assert!(matches!(&error, ClosureError::Invalid(path) if path.name() == "unknown"), "{error}");
+        assert!(
+            matches!(&error, ClosureError::Invalid(path) if path.name() == "unknown"),
+            "{error}"
+        );
         // Another name with the hash of a valid path is another path.
         let other = StorePath::parse(&format!("{}-other", known.hash())).unwrap();
         assert!(matches!(paths.closure(&[other]), Err(ClosureError::Invalid(_))));

@@ -53,7 +53,8 @@ impl Token {
         let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let named = variable("SNOWBANK_TOKEN_FILE").map(PathBuf::from);
         if let Some(path) = file.map(Path::to_owned).or(named) {
-            let text = read(&path).map_err(|source| TokenError::File { path: path.clone(), source })?;
+            let text =
+                read(&path).map_err(|source| TokenError::File { path: path.clone(), source })?;
             return Self::parse(&text, &path.display().to_string()).map(Some);
         }
         if let Some(text) = variable("SNOWBANK_TOKEN") {
@@ -166,7 +167,10 @@ default login x password other
         assert_eq!(password_for("b", netrc), Some("machine"));
     }
 
-    fn find(file: Option<&Path>, variables: &[(&str, &Path)]) -> Result<Option<String>, TokenError> {
+    fn find(
+        file: Option<&Path>,
+        variables: &[(&str, &Path)],
+    ) -> Result<Option<String>, TokenError> {
         let lookup = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.as_os_str().to_owned())
@@ -178,7 +182,8 @@ default login x password other
     #[test]
     fn the_flag_wins_over_the_variables_and_these_over_a_netrc() {
         let directory = tempfile::tempdir().unwrap();
-        let [flag, named, netrc] = ["flag", "named", "netrc"].map(|name| directory.path().join(name));
+        let [flag, named, netrc] =
+            ["flag", "named", "netrc"].map(|name| directory.path().join(name));
         std::fs::write(&flag, "from-flag\n").unwrap();
         std::fs::write(&named, "from-file\n").unwrap();
         std::fs::write(&netrc, NETRC).unwrap();

@@ -188,7 +188,8 @@ mod tests {
         said.extend(before);
         said.extend(numbers(&[LAST, 1]));
         theirs.write_all(&said).unwrap();
-        let result = Daemon::greet(ours).and_then(|mut daemon| daemon.add_temp_root("/nix/store/x"));
+        let result =
+            Daemon::greet(ours).and_then(|mut daemon| daemon.add_temp_root("/nix/store/x"));
         let mut heard = Vec::new();
         theirs.read_to_end(&mut heard).unwrap();
         (result, heard)
@@ -196,7 +197,9 @@ mod tests {
 
     #[test]
     fn every_version_of_the_daemon_is_told_of_the_root_as_it_expects() {
-        for (version, zeros) in [(0x10a, 0), (0x10b, 1), (0x10e, 2), (0x121, 2), (0x126, 2), (0x130, 2)] {
+        for (version, zeros) in
+            [(0x10a, 0), (0x10b, 1), (0x10e, 2), (0x121, 2), (0x126, 2), (0x130, 2)]
+        {
             let (result, heard) = talk(version, &[]);
             result.unwrap();
             let mut expected = numbers(&[CLIENT_MAGIC, NEWEST]);

@@ -47,9 +47,7 @@ pub enum HookError {
 
 impl Built {
     /// Reads the variables of the hook.
-    pub fn from_environment(
-        lookup: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, HookError> {
+    pub fn from_environment(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, HookError> {
         let outs = lookup("OUT_PATHS").ok_or(HookError::NoOutputs)?;
         let outs = words("OUT_PATHS", &outs)?;
         if outs.is_empty() {

@@ -34,10 +34,8 @@ impl Notice {
     /// Waits until something has come, somebody wakes us, or `limit` has passed.
     pub fn wait(&self, limit: Duration) {
         let limit = Timespec::try_from(limit).ok();
-        let mut descriptors = [
-            PollFd::new(&self.inotify, PollFlags::IN),
-            PollFd::new(&self.wake, PollFlags::IN),
-        ];
+        let mut descriptors =
+            [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
         // A signal ends the wait early, which is no harm: the caller looks again.
         let _ = poll(&mut descriptors, limit.as_ref());
         let mut buffer = [0; 4096];

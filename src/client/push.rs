@@ -403,8 +403,10 @@ impl Push<'_> {
             }
             let mut upstream: Vec<PathInfo> = proofs.into_values().collect();
             upstream.sort_by(|one, other| one.path.cmp(&other.path));
-            let request =
-                CommitRequest { paths: paths.iter().map(|info| (*info).clone()).collect(), upstream };
+            let request = CommitRequest {
+                paths: paths.iter().map(|info| (*info).clone()).collect(),
+                upstream,
+            };
             self.trouble().again(|| self.remote.commit(&request))?;
             summary.nar_bytes += paths.iter().map(|info| info.nar_size).sum::<u64>();
             summary.pushed.extend(paths.iter().map(|info| info.path.clone()));

@@ -112,7 +112,9 @@ pub enum RemoteError {
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteUrlError {
     /// Not a URL that we can speak to.
-    #[error("{0:?} is no address of a cache: http://HOST[:PORT] or https://HOST[:PORT] is expected")]
+    #[error(
+        "{0:?} is no address of a cache: http://HOST[:PORT] or https://HOST[:PORT] is expected"
+    )]
     Url(String),
     /// Not the name of a cache.
     #[error("{0:?} is no name of a cache: a-z, 0-9 and - are expected")]
@@ -171,7 +173,8 @@ impl Destination {
         };
         let mut base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
         if let Some(name) = cache.filter(|name| *name != "default") {
-            let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            let legal =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
             if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
                 return Err(RemoteUrlError::Cache(name.chars().take(100).collect()));
             }
@@ -249,7 +252,12 @@ impl Remote {
     }
 
     /// Sends the part that begins at `offset`.
-    pub fn patch(&self, upload: &str, offset: u64, part: &[u8]) -> Result<UploadState, RemoteError> {
+    pub fn patch(
+        &self,
+        upload: &str,
+        offset: u64,
+        part: &[u8],
+    ) -> Result<UploadState, RemoteError> {
         let path = format!("/uploads/{upload}");
         let hash = Sha256::of(part).to_string();
         let headers = [(native::UPLOAD_OFFSET, offset.to_string()), (native::PART_HASH, hash)];
@@ -433,9 +441,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 fn authorities(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<RootCerts, RemoteUrlError> {
     let variable = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = variable("NIX_SSL_CERT_FILE").or_else(|| variable("SSL_CERT_FILE"));
-    let path = path.or_else(|| {
-        CA_BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.exists())
-    });
+    let path = path.or_else(|| CA_BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.exists()));
     let path = path.unwrap_or_else(|| CA_BUNDLES[0].into());
     let failed = |source| RemoteUrlError::Authorities { path: path.clone(), source };
     let pem = std::fs::read(&path).map_err(failed)?;

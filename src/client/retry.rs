@@ -19,7 +19,8 @@ impl Backoff {
     /// The wait after one more failure. `random` is any number; `at_least` is what the server asked
     /// for.
     pub fn next(&mut self, random: u32, at_least: Option<Duration>) -> Duration {
-        let ceiling = FIRST_WAIT.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let ceiling =
+            FIRST_WAIT.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let part = f64::from(random) / f64::from(u32::MAX);
         ceiling.min(LONGEST_WAIT).mul_f64(part).max(at_least.unwrap_or(Duration::ZERO))

@@ -77,8 +77,13 @@ impl RootsFile {
                 _ => {}
             }
             let mut options = OpenOptions::new();
-            let file =
-                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            let file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             // A collector that came between has written into it that it removed it.
             if file.metadata()?.size() == 0 {

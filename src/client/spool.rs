@@ -126,7 +126,9 @@ impl Entry {
         match lines.next() {
             Some(HEADER) => {}
             Some(line) if line.starts_with("snowbank-spool ") => {
-                return Err(format!("it is of a format that this snowbank does not know: {line:?}"));
+                return Err(format!(
+                    "it is of a format that this snowbank does not know: {line:?}"
+                ));
             }
             _ => return Err("it does not begin as an entry does".into()),
         }
@@ -277,7 +279,8 @@ impl Spool {
                 continue;
             };
             let reason = std::fs::read_to_string(self.parked().join(format!("{id}.reason")));
-            let reason = reason.map_or_else(|_| "no reason is known".into(), |text| text.trim().into());
+            let reason =
+                reason.map_or_else(|_| "no reason is known".into(), |text| text.trim().into());
             listed.push(Listed::new(id, read(&mut file), EntryState::Parked(reason)));
         }
         Ok(listed)
@@ -307,7 +310,10 @@ impl Spool {
             std::fs::rename(&path, self.waiting(id))?;
             sync(&self.directory)?;
             if torn && let Some(claim) = self.claim(id)? {
-                self.park(claim, "it is torn: its writer died, and the build's output may be missing")?;
+                self.park(
+                    claim,
+                    "it is torn: its writer died, and the build's output may be missing",
+                )?;
             }
             adopted += 1;
         }

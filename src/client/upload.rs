@@ -61,7 +61,10 @@ impl UploadError {
     pub const fn is_about_the_path(&self) -> bool {
         matches!(
             self,
-            Self::Tree(_) | Self::Compress(_) | Self::Lost | Self::Remote(RemoteError::Refused { .. })
+            Self::Tree(_)
+                | Self::Compress(_)
+                | Self::Lost
+                | Self::Remote(RemoteError::Refused { .. })
         )
     }
 }
@@ -326,7 +329,8 @@ impl Sending<'_> {
             if trouble.stop.is_stopped() {
                 return Err(Cut::Failed(UploadError::Stopped));
             }
-            let missing = state.offset.checked_sub(self.begun).and_then(|have| usize::try_from(have).ok());
+            let missing =
+                state.offset.checked_sub(self.begun).and_then(|have| usize::try_from(have).ok());
             // The server has less than it had: the parts before this one are gone.
             let Some(rest) = missing.and_then(|have| bytes.get(have..)) else {
                 return Err(Cut::Restart);
@@ -347,7 +351,9 @@ impl Sending<'_> {
                     }
                     // It may have arrived though no answer came.
                     state = match trouble.again(|| self.uploader.remote.upload(&state.upload)) {
-                        Err(UploadError::Remote(error)) if is_gone(&error) => return Err(Cut::Restart),
+                        Err(UploadError::Remote(error)) if is_gone(&error) => {
+                            return Err(Cut::Restart);
+                        }
                         other => other?,
                     };
                 }
@@ -364,7 +370,8 @@ impl Sending<'_> {
             Ok(_) => Ok(()),
             // Gone, or joined from parts that do not belong together: not if it is all from us.
             Err(UploadError::Remote(error))
-                if is_gone(&error) || (error.status() == Some(422) && self.was_adopted(summary)) =>
+                if is_gone(&error)
+                    || (error.status() == Some(422) && self.was_adopted(summary)) =>
             {
                 Err(Cut::Restart)
             }

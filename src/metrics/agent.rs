@@ -59,8 +59,7 @@ impl AgentMetrics {
             "snowbank_agent_entries_total",
             "Entries of the spool, by what became of them.",
         )?;
-        let uploads =
-            by_result("snowbank_agent_uploads_total", "NARs, by whether they arrived.")?;
+        let uploads = by_result("snowbank_agent_uploads_total", "NARs, by whether they arrived.")?;
         // A rate over a series that begins with its first failure misses that failure.
         for result in [EntryResult::Acknowledged, EntryResult::Parked, EntryResult::Retried] {
             entries.with_label_values(&[result.label()]).inc_by(0);

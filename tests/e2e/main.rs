@@ -18,6 +18,7 @@ mod configuration;
 mod differential;
 mod endpoints;
 mod faults;
+mod hook;
 mod listings;
 mod nars;
 mod overload;

@@ -140,7 +140,9 @@ fn bad_paths_are_parked_with_their_reasons_and_the_others_go_on() {
     for path in [&good, &above, &collected, &refused] {
         host.built(&[path]);
     }
-    host.spool.append("0", &Entry { time: 0, drv: None, outs: vec!["/etc/passwd".into()] }).unwrap();
+    host.spool
+        .append("0", &Entry { time: 0, drv: None, outs: vec!["/etc/passwd".into()] })
+        .unwrap();
     std::fs::write(host.spool.directory().join("00.entry"), "snowbank-spool 1\nou").unwrap();
     std::fs::remove_file(host.store.real(&changed)).unwrap();
     std::fs::write(host.store.real(&changed), "CHANGED").unwrap();

@@ -30,7 +30,10 @@ impl Events for Watcher {
 }
 
 fn settings() -> PushSettings {
-    PushSettings { patience: Patience { retry_for: Some(Duration::from_secs(60)) }, ..Default::default() }
+    PushSettings {
+        patience: Patience { retry_for: Some(Duration::from_secs(60)) },
+        ..Default::default()
+    }
 }
 
 fn push_with(
@@ -74,7 +77,10 @@ fn a_closure_is_asked_for_once_sent_once_and_committed_once() {
     let b = store.add("b", b"bbb", &[&a]);
     let summary = push(&store, &server, &[&b]).unwrap();
     assert_eq!(names(&summary.pushed), ["a", "b"]);
-    assert_eq!((server.count("POST missing"), server.count("PUT"), server.count("POST commit")), (1, 2, 1));
+    assert_eq!(
+        (server.count("POST missing"), server.count("PUT"), server.count("POST commit")),
+        (1, 2, 1)
+    );
     assert_eq!(server.state().nars.len(), 2);
     let again = push(&store, &server, &[&b]).unwrap();
     assert_eq!((again.pushed.len(), again.present), (0, 2));
@@ -93,9 +99,7 @@ fn what_an_upstream_signed_stays_there_and_is_proved() {
     let signed = store.add("signed", b"1", &[]);
     let forged = store.add("forged", b"2", &[]);
     let top = store.add("top", b"3", &[&signed, &forged]);
-    let sign = |of: &StorePath| {
-        key.sign(&fingerprint(&StoreDir::default(), &store.info(of)))
-    };
+    let sign = |of: &StorePath| key.sign(&fingerprint(&StoreDir::default(), &store.info(of)));
     store.sign(&signed, &sign(&signed).to_string());
     // A signature of another path, by the right key's name.
     store.sign(&forged, &sign(&signed).to_string());
@@ -132,7 +136,8 @@ fn what_passes_is_tried_again_and_what_does_not_is_an_error_at_once() {
         assert!(matches!(error, PushError::Remote(_)) && error.culprits().is_empty());
         assert_eq!(*watcher.waits.lock().unwrap(), 0);
     }
-    let impatient = PushSettings { patience: Patience { retry_for: Some(Duration::ZERO) }, ..settings() };
+    let impatient =
+        PushSettings { patience: Patience { retry_for: Some(Duration::ZERO) }, ..settings() };
     server.state().failures.push_back(("POST missing", Failure::Status(503)));
     // The first wait may be as short as nothing, but is never none of the patience.
     let result = push_with(&store, &server, &impatient, &Watcher::default(), &[&a]);

@@ -52,7 +52,9 @@ fn the_reasons_of_an_error_are_those_of_the_server() {
     let error = classify(502, &[], &format!("\n<html>{}", "x".repeat(10_000)));
     assert!(error.to_string().contains("<html>") && error.to_string().len() < 700);
     assert!(classify(404, &[], "").to_string().contains("no Snowbank"));
-    assert!(classify(507, &[], r#"{"errors":[{"reason":"no room"}]}"#).to_string().contains("no room"));
+    assert!(
+        classify(507, &[], r#"{"errors":[{"reason":"no room"}]}"#).to_string().contains("no room")
+    );
 }
 
 #[test]

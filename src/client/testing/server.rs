@@ -104,7 +104,11 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
         let path = path.strip_prefix("/_snowbank/v1").unwrap_or("?");
         let mut state = state.lock().unwrap();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
-        let line = format!("{method} {}{}", parts[0], parts.get(2).map_or(String::new(), |end| format!("/{end}")));
+        let line = format!(
+            "{method} {}{}",
+            parts[0],
+            parts.get(2).map_or(String::new(), |end| format!("/{end}"))
+        );
         state.log.push(line.clone());
         let position = state.failures.iter().position(|(beginning, _)| line.starts_with(beginning));
         let failure = position.and_then(|position| state.failures.remove(position));

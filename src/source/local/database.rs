@@ -185,9 +185,8 @@ impl Database {
             }
             Ok((graph.in_order(), invalid))
         })?;
-        let checked = rows.into_iter().map(|(row, references)| {
-            row.check(&self.store_dir, &references)
-        });
+        let checked =
+            rows.into_iter().map(|(row, references)| row.check(&self.store_dir, &references));
         Ok((checked.collect::<Result<_, _>>()?, invalid))
     }
 
