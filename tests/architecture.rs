@@ -93,7 +93,7 @@ const BANS: [Ban; 5] = [
             "src/client/spool.rs",
             "src/client/hold.rs",
         ],
-        instead: "directories are made by src/bank/publish.rs and, on start, by src/app.rs",
+        instead: "directories are made by src/bank/publish.rs and, on start, by src/app",
     },
 ];
 

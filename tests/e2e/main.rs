@@ -11,6 +11,7 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod agent;
 mod bad_input;
 mod bad_state;
 mod bank_without_server;
