@@ -29,6 +29,9 @@ use crate::nix::store_path::{StorePath, StorePathHash};
 const BATCH: usize = 64;
 /// How often the spool is looked at without anybody saying that there is something.
 const SLOW_POLL: Duration = Duration::from_secs(30);
+/// How often roots are looked for that belong to no entry. One that cannot be removed is found again
+/// each time, and pushed in vain, so this is not often.
+const ADOPT_EVERY: Duration = Duration::from_secs(3600);
 /// What cannot be taken out of the spool comes again at once; not to spin, there is a pause.
 const SPOOL_PAUSE: Duration = Duration::from_secs(10);
 
@@ -110,8 +113,15 @@ impl Agent<'_> {
         let mut batch = BATCH;
         // Those that failed: behind all others.
         let mut behind: HashSet<String> = HashSet::new();
+        let mut adopted: Option<Instant> = None;
         while !self.stop.is_stopped() {
             self.pulse.beat();
+            if adopted.is_none_or(|last| last.elapsed() >= ADOPT_EVERY) {
+                adopted = Some(Instant::now());
+                if let Err(error) = self.adopt_roots(SystemTime::now()) {
+                    tracing::warn!("the roots {}: {error}", self.settings.roots.display());
+                }
+            }
             let claims = match self.look(batch, &behind) {
                 Ok(claims) => claims,
                 Err(error) => {
@@ -153,6 +163,19 @@ impl Agent<'_> {
         self.spool.adopt(SystemTime::now())?;
         self.count();
         self.spool.take(batch, |id| behind.contains(id))
+    }
+
+    /// Queues what hooks have kept and could not queue.
+    fn adopt_roots(&self, now: SystemTime) -> std::io::Result<()> {
+        // In this order: the entry of a root is there before the root is old.
+        let roots = hold::settled(&self.settings.roots, now)?;
+        let known = self.spool.known()?;
+        for (id, outs) in roots.into_iter().filter(|(id, _)| !known.contains(id)) {
+            tracing::info!(id, "queued what its hook could not queue");
+            let time = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            self.spool.append(&id, &Entry { time, drv: None, outs })?;
+        }
+        Ok(())
     }
 
     /// Brings the gauges up to date.

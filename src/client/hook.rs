@@ -5,7 +5,8 @@
 //! wrong is for the caller to say and to pass over.
 //!
 //! The outputs are kept from the collector by symlinks in a directory of roots, named after the entry,
-//! from before it is there until the agent has seen it acknowledged.
+//! from before it is there until the agent has seen it acknowledged. Where the entry cannot be written
+//! (the disk is full), the roots stay: an agent takes them for what is to be pushed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -76,7 +77,6 @@ pub fn run(built: Built, spool: &Spool, roots: &Path) -> Result<Option<String>, 
     let outs = built.outs.join(" ");
     let entry = Entry { time, drv: built.drv, outs: built.outs };
     if let Err(source) = spool.append(&id, &entry) {
-        hold::release(roots, &id, entry.outs.len());
         return Err(HookError::Spool { directory: spool.directory().into(), source, outs });
     }
     Ok(held.err().map(|error| {
@@ -139,6 +139,6 @@ mod tests {
         let roots = directory.path().join("roots");
         let error = run(one(), &Spool::new(file.join("s")), &roots).unwrap_err().to_string();
         assert!(error.contains("not queued: /nix/store/a"), "{error}");
-        assert_eq!(std::fs::read_dir(&roots).unwrap().count(), 0, "nothing to be kept for");
+        assert_eq!(std::fs::read_dir(&roots).unwrap().count(), 1, "an agent will find it");
     }
 }

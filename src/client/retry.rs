@@ -100,7 +100,7 @@ mod tests {
             let mut backoff = Backoff::default();
             for (failure, random) in randoms.into_iter().enumerate() {
                 let wait = backoff.next(random, asked);
-                let doubled = 2f64.powi(failure.min(20) as i32);
+                let doubled = f64::from(1u32 << failure.min(20));
                 let ceiling = Duration::from_secs_f64(doubled.min(300.0));
                 prop_assert!(wait <= ceiling.max(asked.unwrap_or_default()));
                 prop_assert!(wait >= asked.unwrap_or_default());

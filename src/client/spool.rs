@@ -32,6 +32,7 @@
 //! What does not read as an entry is parked with that as its reason: it neither stops anybody nor is
 //! it dropped.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -284,6 +285,11 @@ impl Spool {
             listed.push(Listed::new(id, read(&mut file), EntryState::Parked(reason)));
         }
         Ok(listed)
+    }
+
+    /// The ids of all entries, the parked ones too.
+    pub fn known(&self) -> io::Result<HashSet<String>> {
+        Ok(ids(&self.directory)?.into_iter().chain(ids(&self.parked())?).collect())
     }
 
     /// How many wait, how many are parked, and since when the oldest waits.

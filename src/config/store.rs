@@ -39,10 +39,14 @@ pub fn store_of_command(
     root: Option<&Path>,
     environment: &Environment<'_>,
 ) -> Result<StoreLocation, ConfigError> {
-    match root {
-        Some(root) => Ok(chroot(root, StoreDir::default())),
-        None => automatic(&Origin::Environment("environment"), environment),
-    }
+    let found = automatic(&Origin::Environment("environment"), environment)?;
+    Ok(match root {
+        // As Nix has it: what the paths are called comes from the environment all the same.
+        Some(root) => {
+            StoreLocation { store_dir: found.store_dir, ..chroot(root, StoreDir::default()) }
+        }
+        None => found,
+    })
 }
 
 /// The store that a Nix command without options would use in this environment.

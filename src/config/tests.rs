@@ -336,3 +336,18 @@ fn at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     let first = table.get(parts.next()?)?;
     parts.try_fold(first, |value, part| value.get(part))
 }
+
+#[test]
+fn a_command_works_on_the_store_that_nix_would_with_the_same_words() {
+    let lookup = |name: &str| (name == "NIX_STORE_DIR").then(|| "/n/store".into());
+    let environment = Environment { lookup: &lookup, is_root: false };
+    let own = store_of_command(None, &environment).unwrap();
+    assert_eq!(
+        (own.store_dir.as_str(), own.real_store_dir.to_str()),
+        ("/n/store", Some("/n/store"))
+    );
+    let chroot = store_of_command(Some(Path::new("/root")), &environment).unwrap();
+    assert_eq!(chroot.store_dir.as_str(), "/n/store");
+    assert_eq!(chroot.real_store_dir, Path::new("/root/nix/store"));
+    assert_eq!(chroot.database_dir(), Path::new("/root/nix/var/nix/db"));
+}

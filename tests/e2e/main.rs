@@ -11,6 +11,7 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod agent;
 mod auth;
 mod bad_input;
 mod bad_state;
@@ -19,6 +20,7 @@ mod configuration;
 mod differential;
 mod endpoints;
 mod faults;
+mod hook;
 mod listings;
 mod nars;
 mod overload;

@@ -208,3 +208,34 @@ fn an_entry_that_the_server_chokes_on_holds_up_nobody() {
     assert!(host.run_until(all));
     assert_eq!((host.parked().len(), host.is_visible(&choke)), (0, false));
 }
+
+#[test]
+fn what_a_hook_could_keep_but_not_queue_is_queued_by_the_agent() {
+    let host = Host::new();
+    let (a, b) = (host.store.add("a", b"aaa", &[]), host.store.add("b", b"bbb", &[]));
+    host.built(&[&a, &b]);
+    // The spool was full, and is not any more.
+    let claim = host.spool.take(1, |_| false).unwrap().pop().unwrap();
+    let id = claim.id.clone();
+    host.spool.acknowledge(claim).unwrap();
+    let (remote, paths) = (host.server.remote(), LocalPaths::new(host.store.layout()));
+    let agent = Agent {
+        spool: &host.spool,
+        remote: &remote,
+        paths: &paths,
+        settings: &host.settings,
+        stop: &host.stop,
+        metrics: &host.metrics,
+        pulse: &Pulse::default(),
+    };
+    agent.adopt_roots(SystemTime::now()).unwrap();
+    assert_eq!(host.waiting(), 0, "a hook may be about to queue it");
+    for _ in 0..2 {
+        agent.adopt_roots(SystemTime::now() + LONG * 2).unwrap();
+        assert_eq!(host.waiting(), 1);
+    }
+    assert!(host.spool.known().unwrap().contains(&id));
+    assert!(host.run_until(|host| host.waiting() == 0));
+    assert!(host.is_visible(&a) && host.is_visible(&b));
+    assert_eq!(host.roots(), 0);
+}
