@@ -20,6 +20,9 @@
 //! `"verify":true` has the server read what it holds of these paths and hash it: what is not what its
 //! narinfo says is set aside, and is missing.
 //!
+//! `"nars":["sha256:0mdqa9w1p6…"]` asks which of these NARs an earlier push has sent and not committed:
+//! the answer lists them as `waiting`, and they need not be sent again.
+//!
 //! Paths signed by one of `upstream_keys` need not be pushed, if the commit proves it (below).
 //!
 //! **A NAR in one request**, for those up to [`PART_SIZE`] as they are sent. The body is zstd, of any
@@ -69,7 +72,8 @@
 //! 200 {"published":["v5sv61sszx301i0x6xysaqzla09nksnd"],"present":[]}
 //!
 //! 409 {"errors":[{"path":"v5sv61sszx301i0x6xysaqzla09nksnd",
-//!                 "reason":"reference 7rjj86a50146dq4pd5h2fyvnnwxk9m0a-glibc-2.40 is not here"}]}
+//!                 "send_again":true,
+//!                 "reason":"…: 1 of its references are not here; push them first: 7rjj86a50146dq4pd5h2fyvnnwxk9m0a-glibc-2.40"}]}
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -96,7 +100,7 @@ pub const UPLOAD_OFFSET: &str = "upload-offset";
 pub const PART_HASH: &str = "part-hash";
 
 /// Which of these are missing?
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MissingRequest {
     /// At most [`MAX_MISSING`].
@@ -104,6 +108,9 @@ pub struct MissingRequest {
     /// Whether the server shall hash what it has.
     #[serde(default)]
     pub verify: bool,
+    /// NARs that may wait there; at most [`MAX_MISSING`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nars: Vec<Sha256>,
 }
 
 /// These are missing.
@@ -115,6 +122,9 @@ pub struct MissingResponse {
     pub store_dir: String,
     /// Public keys, `name:base64`, whose signature on a path makes pushing it needless.
     pub upstream_keys: Vec<String>,
+    /// Those of the NARs that were asked about which are there, whole and verified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Sha256>,
 }
 
 /// Begins an upload, or finds one to go on with.
@@ -183,11 +193,14 @@ pub struct Refusals {
 }
 
 /// One reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The path that it is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<StorePathHash>,
     /// One line: what is wrong, and what to do.
     pub reason: String,
+    /// Whether something that was there is not there any more, and sending it again may help.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub send_again: bool,
 }

@@ -308,7 +308,7 @@ impl Agent<'_> {
     /// Parks an entry, unless the server has it: then it does not matter that we have it no more.
     fn condemn(&self, item: Item, reason: &str) {
         let paths = item.roots.iter().map(StorePath::hash).collect();
-        match self.remote.missing(&MissingRequest { paths, verify: false }) {
+        match self.remote.missing(&MissingRequest { paths, ..MissingRequest::default() }) {
             Ok(answer) if answer.missing.is_empty() => self.acknowledge(item),
             _ => self.park(item.claim, reason),
         }

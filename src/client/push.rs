@@ -232,6 +232,9 @@ impl Push<'_> {
                 }
                 return Ok(summary);
             }
+            if round == 1 {
+                uploaded.extend(self.waiting(&plan.send)?);
+            }
             summary.sent_bytes += self.upload(&plan.send, &mut uploaded)?;
             match self.commit(&plan, &mut summary) {
                 Ok(()) => return Ok(summary),
@@ -270,9 +273,9 @@ impl Push<'_> {
         let mut missing = HashSet::new();
         let mut keys = Vec::new();
         for paths in questions(closure, self.settings.repair) {
-            let request = MissingRequest { paths, verify: self.settings.repair };
+            let request = MissingRequest { paths, verify: self.settings.repair, nars: Vec::new() };
             let answer = self.trouble().again(|| self.remote.missing(&request))?;
-            let MissingResponse { missing: some, store_dir: theirs, upstream_keys } = answer;
+            let MissingResponse { missing: some, store_dir: theirs, upstream_keys, .. } = answer;
             if theirs != store_dir.as_str() {
                 return Err(PushError::StoreDir { ours: store_dir.to_string(), theirs });
             }
@@ -290,6 +293,17 @@ impl Push<'_> {
             }
         }
         Ok(plan)
+    }
+
+    /// The NARs that an earlier push has sent, and did not come to commit.
+    fn waiting(&self, infos: &[&PathInfo]) -> Result<Vec<Sha256>, PushError> {
+        let mut waiting = Vec::new();
+        for some in infos.chunks(MAX_MISSING) {
+            let nars = some.iter().map(|info| info.nar_hash).collect();
+            let request = MissingRequest { nars, ..MissingRequest::default() };
+            waiting.extend(self.trouble().again(|| self.remote.missing(&request))?.waiting);
+        }
+        Ok(waiting)
     }
 
     /// Sends the NARs of `infos`, but for those that went already.
@@ -474,10 +488,7 @@ fn is_signed(info: &PathInfo, keys: &[PublicKey], store_dir: &StoreDir) -> bool 
 
 /// Whether a commit was refused for want of something that may have gone since it was asked for.
 fn is_about_what_is_missing(refusals: &Refusals) -> bool {
-    let says = |reason: &str| {
-        reason.contains("is not here") || reason.contains("missing") || reason.contains("no NAR")
-    };
-    refusals.errors.iter().any(|refusal| says(&refusal.reason))
+    refusals.errors.iter().any(|refusal| refusal.send_again)
 }
 
 #[cfg(test)]

@@ -402,7 +402,7 @@ fn refusals(status: StatusCode, body: &[u8]) -> Refusals {
                 _ => said.to_owned(),
             };
             let reason = reason.chars().take(MAX_REASON).collect();
-            Refusals { errors: vec![Refusal { path: None, reason }] }
+            Refusals { errors: vec![Refusal { reason, ..Refusal::default() }] }
         }
     }
 }

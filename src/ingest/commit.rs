@@ -8,6 +8,7 @@ use super::publish::{Checked, Ingest, There, stripe};
 use super::refusal::PushError;
 use crate::bank::BankError;
 use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
+use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePathHash;
@@ -73,6 +74,17 @@ impl Ingest {
             self.note_push(info, pusher);
         }
         Ok(CommitResponse { published, present })
+    }
+
+    /// Which of these NARs wait for a commit. Blocks.
+    pub fn waiting(&self, nars: &[Sha256]) -> Result<Vec<Sha256>, PushError> {
+        let mut waiting = Vec::new();
+        for nar in nars {
+            if self.pending(NarFileName::bare(*nar))?.is_some() {
+                waiting.push(*nar);
+            }
+        }
+        Ok(waiting)
     }
 
     /// Which of these the bank does not hold whole, in their order. Blocks.
@@ -146,7 +158,6 @@ fn references_first(paths: &[PathInfo]) -> Vec<&PathInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nix::hash::Sha256;
     use crate::nix::store_path::StorePath;
 
     #[test]

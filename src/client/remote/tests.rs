@@ -89,7 +89,7 @@ fn a_cache_lies_below_its_server_and_has_a_host_for_the_netrc() {
 fn a_server_that_is_not_there_and_an_answer_that_is_cut_are_worth_another_try() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let request = MissingRequest { paths: vec![], verify: false };
+    let request = MissingRequest::default();
     let served = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut buffer = [0; 4096];
@@ -114,7 +114,7 @@ fn an_answer_that_is_not_snowbanks_is_no_reason_to_ask_again() {
         assert!(stream.read(&mut buffer).unwrap() > 0);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
     });
-    let error = remote(&url).missing(&MissingRequest { paths: vec![], verify: false }).unwrap_err();
+    let error = remote(&url).missing(&MissingRequest::default()).unwrap_err();
     assert!(matches!(error, RemoteError::Unusable { .. }), "{error}");
     served.join().unwrap();
 }

@@ -141,7 +141,7 @@ fn refuse(status: u16, errors: Vec<Refusal>) -> Answer {
 }
 
 fn no(status: u16, reason: &str) -> Answer {
-    refuse(status, vec![Refusal { path: None, reason: reason.into() }])
+    refuse(status, vec![Refusal { reason: reason.into(), ..Refusal::default() }])
 }
 
 impl State {
@@ -157,7 +157,7 @@ impl State {
                 let MissingRequest { mut paths, .. } = serde_json::from_slice(body).unwrap();
                 paths.retain(|path| !self.visible.contains(path));
                 let (store_dir, upstream_keys) = ("/nix/store".into(), self.upstream_keys.clone());
-                ok(MissingResponse { missing: paths, store_dir, upstream_keys })
+                ok(MissingResponse { missing: paths, store_dir, upstream_keys, waiting: vec![] })
             }
             ("PUT", ["nar", hash]) => {
                 let hash = Sha256::from_nix32(hash).unwrap();
@@ -234,13 +234,15 @@ impl State {
         for info in &request.paths {
             let path = Some(info.path.hash());
             if let Some(reason) = self.refused.get(&info.path.hash()) {
-                errors.push(Refusal { path, reason: reason.clone() });
+                errors.push(Refusal { path, reason: reason.clone(), send_again: false });
             }
             if !self.nars.contains_key(&info.nar_hash) {
-                errors.push(Refusal { path, reason: "its NAR is not here".into() });
+                let reason = "its NAR is not here".into();
+                errors.push(Refusal { path, reason, send_again: true });
             }
             for reference in info.references.iter().filter(|one| !known.contains(&one.hash())) {
-                errors.push(Refusal { path, reason: format!("reference {reference} is not here") });
+                let reason = format!("reference {reference} is not here");
+                errors.push(Refusal { path, reason, send_again: true });
             }
         }
         if !errors.is_empty() {

@@ -53,14 +53,17 @@ pub(super) fn line(status: StatusCode, text: &str) -> Response {
 pub(super) fn refuse_all(errors: &[PushError]) -> Response {
     errors.iter().for_each(log);
     let status = errors.first().map_or(StatusCode::BAD_REQUEST, status_of);
-    let reasons =
-        errors.iter().map(|error| Refusal { path: error.path(), reason: error.to_string() });
+    let reasons = errors.iter().map(|error| Refusal {
+        path: error.path(),
+        reason: error.to_string(),
+        send_again: matches!(error, PushError::NoNar { .. } | PushError::MissingReferences { .. }),
+    });
     json(status, &Refusals { errors: reasons.collect() })
 }
 
 /// A refusal of the native API for a reason that is not of the push itself.
 pub(super) fn refuse_with(status: StatusCode, reason: String) -> Response {
-    json(status, &Refusals { errors: vec![Refusal { path: None, reason }] })
+    json(status, &Refusals { errors: vec![Refusal { reason, ..Refusal::default() }] })
 }
 
 /// An answer in JSON.

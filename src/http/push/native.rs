@@ -48,18 +48,20 @@ async fn missing(axum::extract::State(state): AppState, pushing: Pushing, body: 
         Ok(request) => request,
         Err(response) => return response,
     };
-    if request.paths.len() > MAX_MISSING {
-        let reason =
-            format!("{} paths in one question; ask for {MAX_MISSING}", request.paths.len());
+    let asked = request.paths.len().max(request.nars.len());
+    if asked > MAX_MISSING {
+        let reason = format!("{asked} paths in one question; ask for {MAX_MISSING} at most");
         return refuse_with(StatusCode::PAYLOAD_TOO_LARGE, reason);
     }
-    let class = if request.verify { Work::Large } else { Work::Small };
+    let reads = request.verify || !request.nars.is_empty();
+    let class = if reads { Work::Large } else { Work::Small };
     let done = state.blocking(class, move || {
         let ingest = &pushing.ingest;
         Ok(MissingResponse {
             missing: ingest.missing(&request.paths, request.verify)?,
             store_dir: ingest.store_dir().to_string(),
             upstream_keys: ingest.upstream_keys(),
+            waiting: ingest.waiting(&request.nars)?,
         })
     });
     respond(done.await.map_err(Refused::Server).and_then(|done| done.map_err(Refused::Push)))
