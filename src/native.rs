@@ -161,8 +161,9 @@ pub struct UploadState {
 pub struct FinishUpload {
     /// Of all that was sent, in bytes.
     pub file_size: u64,
-    /// Of all that was sent.
-    pub file_hash: Sha256,
+    /// Of all that was sent, where the client has hashed it: the NarHash is verified in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_hash: Option<Sha256>,
 }
 
 /// Makes paths visible.

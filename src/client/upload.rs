@@ -23,9 +23,7 @@ use crate::codec::seekable::{Encoder, FRAME_SIZE, Pool, Settings, Summary};
 use crate::native::{self, FinishUpload, NewUpload, UploadState};
 use crate::nix::nar;
 use crate::nix::path_info::PathInfo;
-use crate::source::local::tree::{
-    Expected, NarStream, ReadPool, StoreHandle, StoreTree, TreeError,
-};
+use crate::source::local::tree::{NarStream, ReadPool, StoreHandle, StoreTree, TreeError};
 
 /// What is no larger than this fits one request, however badly it compresses.
 const SMALL: u64 = native::PART_SIZE as u64 - (256 << 10);
@@ -201,12 +199,13 @@ impl<'a> Uploader<'a> {
         Ok(bytes.len() as u64)
     }
 
-    /// Reads, verifies and compresses a path into `writer`.
+    /// Reads and compresses a path into `writer`.
+    ///
+    /// It is not hashed here: the server hashes it, and takes nothing but the NAR that was promised.
     fn encode<W: Write>(&self, info: &PathInfo, writer: W) -> Result<(Summary, W), UploadError> {
         let limits = nar::Limits { max_size: u64::MAX, ..nar::Limits::default() };
         let tree = StoreTree::new(&self.store, &info.path, limits);
-        let expected = Expected { nar_hash: info.nar_hash, nar_size: info.nar_size };
-        let mut stream = NarStream::start(&self.readers, tree, None, Some(expected));
+        let mut stream = NarStream::start(&self.readers, tree, None, None);
         let mut encoder = if info.nar_size < MANY_FRAMES {
             Encoder::new(writer, self.settings).map_err(UploadError::Compress)?
         } else {
@@ -363,8 +362,7 @@ impl Sending<'_> {
 
     fn finish(&self, summary: &Summary) -> Result<(), Cut> {
         let Some(state) = &self.state else { return Err(Cut::Restart) };
-        let (file_size, file_hash) = (summary.compressed_size, summary.file_hash);
-        let request = FinishUpload { file_size, file_hash };
+        let request = FinishUpload { file_size: summary.compressed_size, file_hash: None };
         let remote = self.uploader.remote;
         match self.uploader.trouble.again(|| remote.finish(&state.upload, &request)) {
             Ok(_) => Ok(()),

@@ -7,6 +7,7 @@
 mod compression;
 mod decode;
 mod error;
+mod hashed;
 pub mod read_at;
 pub mod seekable;
 #[cfg(test)]
@@ -15,3 +16,4 @@ pub(crate) mod testing;
 pub use compression::{Compression, UnknownCompression};
 pub use decode::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
 pub use error::CodecError;
+pub use hashed::Hashed;

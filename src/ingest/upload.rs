@@ -249,8 +249,8 @@ impl Ingest {
         let limits = self.promised(kept.nar_size);
         match check(file, &limits)? {
             Taken::Stored(nar) => {
-                if nar.received.hash != finish.file_hash {
-                    let (declared, computed) = (finish.file_hash, nar.received.hash);
+                let computed = nar.received.hash;
+                if let Some(declared) = finish.file_hash.filter(|declared| *declared != computed) {
                     return Err(PushError::OtherHash { declared, computed });
                 }
                 // The file has our form: it is what waits, and not a copy of it.

@@ -155,7 +155,7 @@ fn bad_paths_are_parked_with_their_reasons_and_the_others_go_on() {
     for (what, word) in [
         ("a path elsewhere", "/etc/passwd"),
         ("a torn one", "torn"),
-        ("one whose reference changed", "changed: it cannot be read as it was registered"),
+        ("one whose reference changed", "HTTP 422: not what was promised"),
         ("one that is gone", "collected is not a valid path"),
         ("one that is refused", "we do not like it"),
     ] {

@@ -71,7 +71,20 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_closure_is_asked_for_once_sent_once_and_committed_once() {
+fn what_an_earlier_push_has_sent_is_not_sent_again() {
+    let (store, server) = (Store::new(), Server::start());
+    let a = store.add("a", b"aaa", &[]);
+    let b = store.add("b", b"bbb", &[&a]);
+    push(&store, &server, &[&a]).unwrap();
+    // As if it had been sent and not committed.
+    server.state().visible.clear();
+    let summary = push(&store, &server, &[&b]).unwrap();
+    assert_eq!(names(&summary.pushed), ["a", "b"]);
+    assert_eq!(server.count("PUT"), 2, "one for each NAR");
+}
+
+#[test]
+fn a_closure_is_asked_for_sent_and_committed_once() {
     let (store, server) = (Store::new(), Server::start());
     let a = store.add("a", b"aaa", &[]);
     let b = store.add("b", b"bbb", &[&a]);
@@ -79,7 +92,8 @@ fn a_closure_is_asked_for_once_sent_once_and_committed_once() {
     assert_eq!(names(&summary.pushed), ["a", "b"]);
     assert_eq!(
         (server.count("POST missing"), server.count("PUT"), server.count("POST commit")),
-        (1, 2, 1)
+        // Which paths are missing, and which NARs an earlier push has sent.
+        (2, 2, 1)
     );
     assert_eq!(server.state().nars.len(), 2);
     let again = push(&store, &server, &[&b]).unwrap();

@@ -8,7 +8,6 @@ use std::sync::mpsc::Receiver;
 use super::pool::{Buffers, Done, FrameCompressor, Pool, threads_ended};
 use super::table::{Builder, SeekTable};
 use super::{FRAME_SIZE, LEVEL, MAX_FRAME_SIZE, MAX_FRAMES, MAX_IN_FLIGHT, MIN_FRAME_SIZE};
-use crate::nix::hash::{Hasher, Sha256};
 
 /// How a file is compressed. The same settings give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +30,6 @@ pub enum SettingsError {
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// The SHA-256 of the whole file: a narinfo's `FileHash`.
-    pub file_hash: Sha256,
     /// The size of the whole file in bytes: a narinfo's `FileSize`.
     pub compressed_size: u64,
     /// How many bytes were pushed: a narinfo's `NarSize`.
@@ -92,7 +89,7 @@ impl<W: Write> Encoder<W> {
         Ok(Self::start(writer, settings, Compress::Here(FrameCompressor::new()?)))
     }
 
-    /// Compresses on the threads of `pool`; the thread that pushes hashes and writes.
+    /// Compresses on the threads of `pool`; the thread that pushes writes.
     ///
     /// At most one frame more than the pool has threads is in flight, and at most
     /// [`MAX_IN_FLIGHT`]; pushing waits beyond that.
@@ -102,8 +99,7 @@ impl<W: Write> Encoder<W> {
     }
 
     fn start(writer: W, settings: Settings, compress: Compress) -> Self {
-        let output =
-            Output { writer, hasher: Hasher::default(), table: Builder::default(), spare: vec![] };
+        let output = Output { writer, written: 0, table: Builder::default(), spare: vec![] };
         Self { output, settings, pending: Vec::new(), pushed: 0, compress, failed: false }
     }
 
@@ -118,14 +114,13 @@ impl<W: Write> Encoder<W> {
                 self.output.frame(receive(&result)?)?;
             }
         }
-        let Output { mut writer, mut hasher, table, .. } = self.output;
+        let Output { mut writer, written, table, .. } = self.output;
         let (bytes, table) = table.finish().map_err(io::Error::other)?;
-        hasher.update(&bytes);
         writer.write_all(&bytes)?;
         writer.flush()?;
-        let (file_hash, compressed_size) = hasher.finish();
+        let compressed_size = written + bytes.len() as u64;
         let uncompressed_size = self.pushed;
-        Ok((Summary { file_hash, compressed_size, uncompressed_size, table }, writer))
+        Ok((Summary { compressed_size, uncompressed_size, table }, writer))
     }
 
     /// Compresses what is pending as one frame, or hands it to the pool.
@@ -190,7 +185,8 @@ enum Compress {
 /// Where compressed frames go, in order.
 struct Output<W> {
     writer: W,
-    hasher: Hasher,
+    /// Bytes of the frames so far.
+    written: u64,
     table: Builder,
     /// Buffers that are free to be used again.
     spare: Vec<Buffers>,
@@ -203,7 +199,7 @@ impl<W: Write> Output<W> {
         }
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(io::Error::other);
         self.table.push(size(&buffers.compressed)?, size(&buffers.content)?);
-        self.hasher.update(&buffers.compressed);
+        self.written += buffers.compressed.len() as u64;
         self.writer.write_all(&buffers.compressed)?;
         self.spare.push(buffers);
         Ok(())

@@ -37,7 +37,7 @@ use inspect::{Inspected, Inspector};
 use super::IngestError;
 use super::quota::Reservation;
 use crate::codec::seekable::{Encoder, MAX_FRAMES, Pool, Settings, recognise};
-use crate::codec::{self, Compression, DEFAULT_MAX_RATIO, Decoder};
+use crate::codec::{self, Compression, DEFAULT_MAX_RATIO, Decoder, Hashed};
 use crate::fault;
 use crate::nix::hash::Sha256;
 use crate::nix::nar::{self, Listing};
@@ -134,15 +134,15 @@ pub fn take(
         _ => Arriving::hashed(input),
     };
     let mut decoder = decode(arriving, compression, limits)?;
-    let mut encoder = Encoder::with_pool(output, limits.encoding, pool.clone());
+    let mut encoder = Encoder::with_pool(Hashed::new(output), limits.encoding, pool.clone());
     let inspected = inspect(&mut decoder, limits.nar, |bytes| {
         encoder.write_all(bytes).map_err(IngestError::storage)
     })?;
-    let (summary, _) = encoder.finish().map_err(IngestError::storage)?;
+    let (summary, output) = encoder.finish().map_err(IngestError::storage)?;
     let received = decoder.into_inner().facts();
     let received =
         received.unwrap_or(FileFacts { hash: inspected.nar_hash, size: inspected.nar_size });
-    let stored = FileFacts { hash: summary.file_hash, size: summary.compressed_size };
+    let stored = FileFacts { hash: output.finish().0, size: summary.compressed_size };
     Ok(Taken::Stored(inspected.into_verified(received, stored)))
 }
 

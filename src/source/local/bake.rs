@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use super::tree::{Expected, NarStream, ReadPool, StoreTree, TreeError};
 use crate::bank::publish::{self, Staged};
 use crate::bank::{BankError, open_regular};
+use crate::codec::Hashed;
 use crate::codec::seekable::{self, Encoder, Pool, Settings};
 use crate::metrics::Metrics;
 use crate::nix::hash::Sha256;
@@ -284,7 +285,8 @@ impl Bakery {
         info: &PathInfo,
         pool: Option<&Pool>,
     ) -> Result<Baked, Failure> {
-        let writer = Growing { file: &job.file, progress: &job.progress, written: 0 };
+        let growing = Growing { file: &job.file, progress: &job.progress, written: 0 };
+        let writer = Hashed::new(growing);
         let mut encoder = match pool {
             Some(pool) => Encoder::with_pool(writer, self.encoding, pool.clone()),
             None => Encoder::new(writer, self.encoding)?,
@@ -294,13 +296,14 @@ impl Bakery {
         while let Some(chunk) = nar.next_blocking() {
             encoder.write_all(&chunk?)?;
         }
-        let (summary, _) = encoder.finish()?;
+        let (summary, writer) = encoder.finish()?;
+        let (file_hash, _) = writer.finish();
         let name = self.file_of(info.nar_hash);
         let hash_file = Staged::create(&self.settings.directory)?;
-        hash_file.file().write_all(summary.file_hash.to_nix32().as_bytes())?;
+        hash_file.file().write_all(file_hash.to_nix32().as_bytes())?;
         hash_file.publish(&hash_name(&name))?;
         staged.publish(&name)?;
-        Ok(Baked { size: summary.compressed_size, file_hash: Some(summary.file_hash) })
+        Ok(Baked { size: summary.compressed_size, file_hash: Some(file_hash) })
     }
 
     fn remember(&self, info: &PathInfo, baked: Baked) {
