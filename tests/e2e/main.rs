@@ -21,6 +21,7 @@ mod faults;
 mod listings;
 mod nars;
 mod overload;
+mod push_stock;
 mod service;
 mod substitute;
 mod support;

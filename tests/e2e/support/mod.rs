@@ -5,6 +5,7 @@ pub(crate) mod fixtures;
 pub(crate) mod http;
 pub(crate) mod nix;
 pub(crate) mod proxy;
+pub(crate) mod push;
 pub(crate) mod server;
 pub(crate) mod trees;
 

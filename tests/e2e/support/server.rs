@@ -52,6 +52,11 @@ impl Setup {
         }
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Serve this local store live.
     pub(crate) fn local_store(mut self, store: &Store) -> Self {
         self.arguments.extend(["--store", "auto"].map(OsString::from));
