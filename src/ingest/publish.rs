@@ -65,7 +65,11 @@ enum There {
 
 /// A path that was found good, before anything is written.
 enum Checked {
-    New(Box<NewPath>),
+    New {
+        path: Box<NewPath>,
+        /// Whether its NAR waits only because this path was looked at.
+        taken_again: bool,
+    },
     Present,
     /// It is there, and gains signatures.
     MoreSignatures(String),
@@ -129,9 +133,19 @@ impl Ingest {
             }
             Ok(facts)
         };
-        let checked = self.check(&narinfo.info, &find, &|_| false)?;
+        let checked = match self.check(&narinfo.info, &find, &|_| false) {
+            // Nothing of the one that lost remains. What is refused for another reason may be said
+            // once more, rightly, and its NAR waits for that.
+            Err(error @ PushError::Conflict { .. }) => {
+                if let Some(name) = name {
+                    self.let_go(name)?;
+                }
+                return Err(error);
+            }
+            checked => checked?,
+        };
         let outcome = match checked {
-            Checked::New(path) => {
+            Checked::New { path, .. } => {
                 self.bank.publish_path(&path)?;
                 self.published(std::slice::from_ref(&*path));
                 Outcome::Published
@@ -176,21 +190,32 @@ impl Ingest {
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
         let _locks = self.lock_all(&named);
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
-        let mut errors = Vec::new();
+        let (mut errors, mut useless) = (Vec::new(), Vec::new());
         for info in ordered {
             let find = || self.pending(NarFileName::bare(info.nar_hash));
             let elsewhere = |hash| named.contains(&hash) || proved.contains(&hash);
             match self.check(info, &find, &elsewhere) {
-                Ok(Checked::New(path)) => new.push(*path),
+                Ok(Checked::New { path, taken_again }) => {
+                    useless.extend(taken_again.then_some(path.nar.0));
+                    new.push(*path);
+                }
                 Ok(Checked::Present) => present.push(info.path.hash()),
                 Ok(Checked::MoreSignatures(text)) => {
                     present.push(info.path.hash());
                     more.push((info.path.hash(), text));
                 }
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    if matches!(error, PushError::Conflict { .. }) {
+                        useless.push(NarFileName::bare(info.nar_hash));
+                    }
+                    errors.push(error);
+                }
             }
         }
         if !errors.is_empty() {
+            for name in useless {
+                self.let_go(name).unwrap_or_else(|error| errors.push(error));
+            }
             return Err(errors);
         }
         let write = || {
@@ -243,7 +268,9 @@ impl Ingest {
             return self.check_present(info, stored);
         }
         let replace = matches!(there, There::Damaged);
-        let found = match find()? {
+        let waiting = find()?;
+        let taken_again = waiting.is_none();
+        let found = match waiting {
             Some(found) => Some(found),
             // Another path has brought the same NAR.
             None => self.take_again(NarFileName::zstd(info.nar_hash), info.nar_hash)?,
@@ -251,7 +278,27 @@ impl Ingest {
         let Some((waits, facts)) = found else {
             return Err(PushError::NoNar { path: info.path.clone() });
         };
-        check_facts(info, &facts)?;
+        match self.check_new(info, waits, &facts, replace, elsewhere) {
+            Ok(path) => Ok(Checked::New { path: Box::new(path), taken_again }),
+            Err(error) => {
+                if taken_again {
+                    self.let_go(waits)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A path that is not here, whose NAR waits.
+    fn check_new(
+        &self,
+        info: &PathInfo,
+        waits: NarFileName,
+        facts: &Facts,
+        replace: bool,
+        elsewhere: &dyn Fn(StorePathHash) -> bool,
+    ) -> Result<NewPath, PushError> {
+        check_facts(info, facts)?;
         self.check_deriver(info)?;
         let is_content_addressed = self.check_content_address(info, waits)?;
         let own = self.cache.keys().public();
@@ -259,7 +306,7 @@ impl Ingest {
         self.check_references(info, elsewhere)?;
         let ca = info.ca.clone().filter(|_| is_content_addressed);
         let info = PathInfo { signatures, ca, ..info.clone() };
-        self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
+        self.new_path(info, waits, facts, replace)
     }
 
     /// A path that is here: it may gain signatures, and nothing else of it changes.

@@ -78,8 +78,6 @@ fn push_of_32_paths_with_one_content_at_once_shares_one_file() {
         server.get(&format!("/{}.ls", made.hash())).expect(200);
     }
     assert_eq!(entries(&server.bank().join("nar")).len(), 1);
-    // A NAR that came once more after all who needed it were served waits for others, as any does.
-    server.stop_and_keep(|| ());
 }
 
 #[test]
@@ -180,7 +178,8 @@ fn push_r7_of_pairs_with_swapped_urls_never_publishes_bytes_under_another_hash()
 fn send_and_leave(server: &Server, url: &str, bytes: &[u8], count: usize) {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let length = bytes.len();
-    let head = format!("PUT {url} HTTP/1.1\r\nHost: cache.test\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        format!("PUT {url} HTTP/1.1\r\nHost: cache.test\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&bytes[..count]).unwrap();
     stream.flush().unwrap();
@@ -198,7 +197,6 @@ fn push_r8_that_ends_early_leaves_nothing_and_one_that_was_sent_whole_is_taken()
         for count in [0, 1, whole / 2, whole - whole / 1000, whole - 1] {
             send_and_leave(&server, &sent.url, &sent.bytes, count);
             let name = sent.url.trim_start_matches("/nar/");
-            // It is over when it was counted or nothing is left of it, and then nothing may come after.
             wait_until("the temporary file to go", Duration::from_secs(1), || {
                 entries(&server.bank().join("tmp")).is_empty()
             });
@@ -220,16 +218,19 @@ fn push_r8_that_ends_early_leaves_nothing_and_one_that_was_sent_whole_is_taken()
 }
 
 #[test]
-fn push_r8_of_a_narinfo_that_nobody_waits_for_publishes() {
+fn push_r8_of_half_a_narinfo_publishes_nothing_and_the_whole_is_taken_afterwards() {
     let server = scripted("");
-    let made = Made::file("left", b"the client has left\n");
+    let made = Made::file("half", b"half a narinfo\n");
     let sent = made.sent("zstd");
     server.connect().put(&sent.url, &sent.bytes).expect(201);
+    let before = Snapshot::of(server.data());
     let text = made.narinfo(&sent);
-    send_and_leave(&server, &made.url(), text.as_bytes(), text.len() / 2);
+    for count in [0, 1, text.len() / 2, text.len() - 1] {
+        send_and_leave(&server, &made.url(), text.as_bytes(), count);
+    }
     server.get(&made.url()).expect(404);
-    let mut connection = server.connect();
-    connection.put(&made.url(), text.as_bytes()).expect(201);
+    before.assert_same(server.data(), "half a narinfo");
+    server.connect().put(&made.url(), text.as_bytes()).expect(201);
     made.assert_served(&server);
 }
 
