@@ -247,21 +247,25 @@ impl Ingest {
         file: &File,
     ) -> Result<(), PushError> {
         let limits = self.promised(kept.nar_size);
+        let same_file = |nar: &VerifiedNar| match (finish.file_hash, nar.received.hash) {
+            (declared, computed) if declared != computed => {
+                Err(PushError::OtherHash { declared, computed })
+            }
+            _ => Ok(()),
+        };
         match check(file, &limits)? {
             Taken::Stored(nar) => {
-                if nar.received.hash != finish.file_hash {
-                    let (declared, computed) = (finish.file_hash, nar.received.hash);
-                    return Err(PushError::OtherHash { declared, computed });
-                }
+                same_file(&nar)?;
                 // The file has our form: it is what waits, and not a copy of it.
                 let staged = self.bank.take_upload(id)?;
-                self.add_promised(kept.nar_hash, &nar, &staged)
+                self.add_promised((kept.nar_hash, kept.nar_size), &nar, &staged)
             }
             Taken::NotSeekable => {
                 let room = self.quota.reserve();
                 let body = read_back(file);
                 let (nar, staged) = self.encode(body, Compression::Zstd, &limits, &room)?;
-                self.add_promised(kept.nar_hash, &nar, &staged)?;
+                same_file(&nar)?;
+                self.add_promised((kept.nar_hash, kept.nar_size), &nar, &staged)?;
                 room.keep();
                 self.quota.give_back(kept.offset);
                 Ok(())
@@ -302,19 +306,22 @@ impl Ingest {
         let room = self.quota.reserve();
         let limits = self.promised(nar_size);
         let (nar, staged) = self.store(body, Compression::Zstd, &limits, &room)?;
-        self.add_promised(nar_hash, &nar, &staged)?;
+        self.add_promised((nar_hash, nar_size), &nar, &staged)?;
         room.keep();
         Ok(())
     }
 
     fn add_promised(
         &self,
-        nar_hash: Sha256,
+        (nar_hash, nar_size): (Sha256, u64),
         nar: &VerifiedNar,
         staged: &Staged,
     ) -> Result<(), PushError> {
         if nar.nar_hash != nar_hash {
             return Err(PushError::OtherHash { declared: nar_hash, computed: nar.nar_hash });
+        }
+        if nar.nar_size != nar_size {
+            return Err(PushError::OtherSize { declared: nar_size, computed: nar.nar_size });
         }
         self.add(NarFileName::bare(nar_hash), staged, nar, Durability::WithCommit)?;
         Ok(())

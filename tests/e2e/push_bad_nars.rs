@@ -188,7 +188,7 @@ fn push_under_a_compression_that_is_not_read_is_refused() {
     before.assert_same(server.data(), "a compression that is not read");
 }
 
-/// A gibibyte of zeros in a NAR, compressed; half a minute of work for nobody.
+/// A gibibyte of zeros in a NAR, compressed.
 fn bomb(compression: &str) -> Vec<u8> {
     const SIZE: u64 = 1 << 30;
     let mut head = strings(&["nix-archive-1", "(", "type", "regular", "contents"]);
@@ -242,7 +242,7 @@ fn refuses_a_bomb(compression: &str) {
     there.push(&server);
     let sent = Sent::of(bomb(compression), compression);
     let resident = server.resident();
-    // Four at once, so that what one may take is not all there is to take.
+    // Two at once, so that what one may take is not all there is to take.
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
