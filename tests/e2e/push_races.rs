@@ -254,3 +254,45 @@ fn push_of_a_nar_that_waits_survives_a_restart() {
     assert_eq!(field(&text, "Compression").as_deref(), Some("zstd"));
     assert_nothing_waits(&server);
 }
+
+#[test]
+fn push_r5_r8_are_charged_to_the_quota_once_and_what_was_refused_is_given_back_to_the_byte() {
+    const SIZE: usize = 1_500_000;
+    let server = scripted("max_size = \"4 MiB\"");
+    let bytes = |seed: u64| Numbers::from(seed).bytes(SIZE);
+    let (first, second, third) = (
+        Made::file("first", &bytes(1)),
+        Made::file("second", &bytes(2)),
+        Made::file("third", &bytes(3)),
+    );
+    first.push(&server);
+    let put = |made: &Made| {
+        let sent = made.sent("zstd");
+        let mut connection = server.connect();
+        connection.put(&sent.url, &sent.bytes).expect(201);
+        connection.put(&made.url(), made.narinfo(&sent).as_bytes()).status
+    };
+    let lost = Made::file("first", &bytes(4));
+    for _ in 0..4 {
+        assert_eq!(put(&first), 200, "it is there");
+        assert_eq!(put(&lost), 409);
+        let sent = third.sent("zstd");
+        send_and_leave(&server, &sent.url, &sent.bytes, sent.bytes.len() - 1);
+        wait_until("the temporary file to go", PATIENCE, || {
+            entries(&server.bank().join("tmp")).is_empty()
+        });
+        let other = server.connect().put(&sent.url, &second.sent("zstd").bytes);
+        assert_refused(&other, &[422], "hashes to");
+    }
+    // All of it together was far more than the quota, and this is the first that could be refused.
+    second.push(&server);
+    let before = Snapshot::of(server.data());
+    let sent = third.sent("zstd");
+    let answer = server.connect().put(&sent.url, &sent.bytes);
+    assert_refused(&answer, &[507], "space");
+    before.assert_same(server.data(), "what has no room");
+    for made in [&first, &second] {
+        made.assert_served(&server);
+    }
+    Made::file("small", b"for this there is room\n").push(&server);
+}
