@@ -3,8 +3,9 @@
 //! The lock of a path is held from the look at what is there to the end, so that of two who push the
 //! same path at once one publishes and the other finds it published.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::Pusher;
 use super::check::{Policy, check_facts, check_file};
@@ -14,6 +15,7 @@ use super::quota::Quota;
 use super::refusal::PushError;
 use super::reread::Examined;
 use crate::bank::publish::commit::NewPath;
+use crate::bank::publish::pending::Durability;
 use crate::bank::{Bank, BankError, BuildId};
 use crate::codec::seekable::Pool;
 use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
@@ -41,10 +43,28 @@ pub struct Ingest {
     pub(super) pool: Pool,
     pub(super) quota: Arc<Quota>,
     stripes: Vec<Mutex<()>>,
-    /// The NARs that this process took: those of an earlier one are read again before they are
-    /// believed, because not all of them were synced.
-    pub(super) fresh: Mutex<HashSet<NarFileName>>,
+    /// The NARs that this process took or read, and whether they are durable: those of an earlier
+    /// one are read again before they are believed, because not all of them were synced.
+    fresh: Mutex<HashMap<NarFileName, Fresh>>,
+    /// Held while the files of a NAR that waits are written, removed or compared. Taken after the
+    /// lock of a path.
+    waiting: Vec<Mutex<()>>,
     pub(super) uploads: super::upload::Uploads,
+}
+
+/// What this process knows of a NAR that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    /// Whether it is durable.
+    pub(super) durability: Durability,
+    /// When it came, or somebody looked for it: soon it may be published.
+    pub(super) asked: Instant,
+}
+
+impl Fresh {
+    pub(super) fn now(durability: Durability) -> Self {
+        Self { durability, asked: Instant::now() }
+    }
 }
 
 /// What became of a narinfo.
@@ -96,6 +116,7 @@ impl Ingest {
             quota: Arc::new(quota),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             fresh: Mutex::default(),
+            waiting: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             uploads: super::upload::Uploads::default(),
         }
     }
@@ -122,6 +143,7 @@ impl Ingest {
             return Err(PushError::OtherPath { ours: hash, theirs: narinfo.info.path });
         }
         let _lock = self.lock(hash);
+        self.settle()?;
         let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
         let find = || {
             let facts = match name {
@@ -146,8 +168,13 @@ impl Ingest {
         };
         let outcome = match checked {
             Checked::New { path, .. } => {
-                self.bank.publish_path(&path)?;
-                self.published(std::slice::from_ref(&*path));
+                let paths = std::slice::from_ref(&*path);
+                let known = self.fresh().get(&path.nar.0).map(|nar| nar.durability);
+                match known {
+                    Some(Durability::Now) => self.bank.publish_path(&path)?,
+                    _ => self.bank.commit(paths)?,
+                }
+                self.published(paths);
                 Outcome::Published
             }
             Checked::MoreSignatures(text) => {
@@ -189,6 +216,7 @@ impl Ingest {
         let ordered = references_first(&request.paths);
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
         let _locks = self.lock_all(&named);
+        self.settle().map_err(|error| vec![error])?;
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
         let (mut errors, mut useless) = (Vec::new(), Vec::new());
         for info in ordered {
@@ -419,7 +447,7 @@ impl Ingest {
 
     /// Lets everybody see what was written.
     fn published(&self, paths: &[NewPath]) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.fresh();
         for name in paths.iter().map(|path| path.nar.0) {
             fresh.remove(&name);
         }
@@ -428,8 +456,34 @@ impl Ingest {
     }
 
     fn let_go(&self, name: NarFileName) -> Result<(), PushError> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        Ok(self.bank.remove_pending(name)?)
+        let _waiting = self.lock_waiting(name);
+        self.remove_pending(name)
+    }
+
+    /// Removes a NAR that waits, whose lock is held.
+    pub(super) fn remove_pending(&self, name: NarFileName) -> Result<(), PushError> {
+        self.fresh().remove(&name);
+        let size = self.bank.open_pending(name).ok().flatten().map_or(0, |(_, size)| size);
+        self.bank.remove_pending(name)?;
+        self.quota.give_back(size);
+        Ok(())
+    }
+
+    /// Makes good for what failed before, so that what is found present may be acknowledged.
+    pub(super) fn settle(&self) -> Result<(), PushError> {
+        if self.bank.settle()? {
+            self.cache.changed(&self.source);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fresh(&self) -> MutexGuard<'_, HashMap<NarFileName, Fresh>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_waiting(&self, name: NarFileName) -> MutexGuard<'_, ()> {
+        let stripe = usize::from(name.hash.0[0]) % STRIPES;
+        self.waiting[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock(&self, hash: StorePathHash) -> MutexGuard<'_, ()> {

@@ -17,6 +17,12 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Makes a directory and those that it lies in, where they are missing.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    fault::point("publish.mkdir")?;
+    std::fs::create_dir_all(path)
+}
+
 /// Opens a file that is there, to write to it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
