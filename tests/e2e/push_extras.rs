@@ -7,7 +7,10 @@ use serde_json::json;
 
 use crate::support::{
     nix::{Client, Store, StorePath, Version, tempdir},
-    push::{Made, STORE, Sent, Snapshot, assert_refused, compress, path_of, scripted},
+    push::{
+        Made, STORE, Sent, Snapshot, assert_nothing_waits, assert_refused, compress, path_of,
+        scripted,
+    },
     server::Setup,
     trees::BUILD_ID,
 };
@@ -235,7 +238,5 @@ fn push_in_the_order_of_nix_2_35_all_nars_in_parallel_and_then_narinfos_by_refer
     for made in &closure {
         made.assert_served(&server);
     }
-    for directory in ["pending", "tmp"] {
-        assert_eq!(fs::read_dir(server.bank().join(directory)).unwrap().count(), 0);
-    }
+    assert_nothing_waits(&server);
 }

@@ -1,6 +1,10 @@
 //! The native API: NARs that come in parts, over interruptions of every kind.
 
-use std::{fs, io::Write as _, net::Shutdown, net::TcpStream, path::Path};
+use std::{
+    io::Write as _,
+    net::{Shutdown, TcpStream},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 use snowbank::{
@@ -12,7 +16,7 @@ use crate::support::{
     PATIENCE,
     http::Response,
     nix::tempdir_in_memory,
-    push::{Made, STORE, Snapshot, compress, nar_of_file, scripted},
+    push::{Made, STORE, Snapshot, assert_nothing_waits, compress, nar_of_file, scripted},
     server::{Server, Setup},
     trees::Numbers,
     wait_until,
@@ -59,10 +63,7 @@ fn refused(answer: &Response, status: u16, what: &str) {
 fn commit(server: &Server, made: &Made) {
     server.connect().native("/commit", &json!({"paths": [made.info]})).expect(200);
     made.assert_served(server);
-    for directory in ["uploads", "pending", "tmp"] {
-        let left = fs::read_dir(server.bank().join(directory)).unwrap().count();
-        assert_eq!(left, 0, "{directory}");
-    }
+    assert_nothing_waits(server);
 }
 
 fn large(name: &str) -> Made {

@@ -1,14 +1,23 @@
 //! Many who push at once, and some who stop in the middle. The letters are those of the reliability matrix.
 
-use std::{fs, net::Shutdown, net::TcpStream, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    net::{Shutdown, TcpStream},
+    path::Path,
+    sync::{Barrier, Mutex},
+    thread,
+    time::Duration,
+};
 
-use std::io::Write as _;
+use snowbank::nix::hash::Sha256;
 
 use crate::support::{
     PATIENCE,
     http::field,
-    push::{Made, Sent, Snapshot, assert_refused, compress, scripted},
-    server::Server,
+    nix::tempdir,
+    push::{Made, STORE, Sent, Snapshot, assert_nothing_waits, assert_refused, compress, scripted},
+    server::{Server, Setup},
     trees::Numbers,
     wait_until,
 };
@@ -18,17 +27,9 @@ fn entries(directory: &Path) -> Vec<String> {
     names.map(|name| name.into_string().unwrap()).collect()
 }
 
-#[track_caller]
-fn assert_nothing_waits(server: &Server) {
-    for directory in ["pending", "tmp", "uploads"] {
-        let left = entries(&server.bank().join(directory));
-        assert!(left.is_empty(), "{directory}: {left:?}");
-    }
-}
-
 /// Runs it on so many threads, which all begin together.
 fn at_once(count: usize, work: impl Fn(usize) + Sync) {
-    let barrier = std::sync::Barrier::new(count);
+    let barrier = Barrier::new(count);
     thread::scope(|scope| {
         for index in 0..count {
             let (barrier, work) = (&barrier, &work);
@@ -109,7 +110,7 @@ fn push_r6_of_two_contents_at_once_takes_one_and_refuses_the_other() {
     for round in 0..20 {
         let name = format!("build-{round}");
         let contents = [Made::file(&name, b"left\n"), Made::file(&name, b"right\n")];
-        let statuses = std::sync::Mutex::new(Vec::new());
+        let statuses = Mutex::new(Vec::new());
         at_once(2, |index| {
             let made = &contents[index];
             let sent = made.sent("zstd");
@@ -161,7 +162,7 @@ fn push_r7_of_pairs_with_swapped_urls_never_publishes_bytes_under_another_hash()
     for name in entries(&server.bank().join("nar")) {
         let bytes = fs::read(server.bank().join("nar").join(&name)).unwrap();
         let nar = zstd::decode_all(&*bytes).unwrap();
-        assert_eq!(name, format!("{}.nar.zst", snowbank::nix::hash::Sha256::of(&nar).to_nix32()));
+        assert_eq!(name, format!("{}.nar.zst", Sha256::of(&nar).to_nix32()));
         checked += 1;
     }
     assert_eq!(checked, 2 * PAIRS);
@@ -236,12 +237,9 @@ fn push_r8_of_half_a_narinfo_publishes_nothing_and_the_whole_is_taken_afterwards
 
 #[test]
 fn push_of_a_nar_that_waits_survives_a_restart() {
-    let own = crate::support::nix::tempdir();
+    let own = tempdir();
     let data = own.path().join("data");
-    let start = || {
-        let setup = crate::support::server::Setup::on(&data);
-        setup.pushed_to(Path::new(crate::support::push::STORE), "").start()
-    };
+    let start = || Setup::on(&data).pushed_to(Path::new(STORE), "").start();
     let made = Made::file("patient", b"in between, the server is started again\n");
     let sent = Sent::of(compress("xz", &made.nar), "xz");
     let server = start();

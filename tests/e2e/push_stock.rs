@@ -8,7 +8,7 @@ use crate::support::{
     fixtures::{LOG, fixtures, path},
     http::{field, fields},
     nix::{Client, StorePath, Version, tempdir},
-    push::Snapshot,
+    push::{Snapshot, assert_nothing_waits},
     server::{Server, Setup},
     trees,
 };
@@ -43,14 +43,6 @@ fn assert_substituted_elsewhere(server: &Server, paths: &[&StorePath]) {
         let text = server.get(&format!("/{}.narinfo", path.hash())).expect(200).text();
         let hash = format!("sha256:{}", fixtures().nar_hash(path));
         assert_eq!(field(&text, "NarHash"), Some(hash));
-    }
-}
-
-#[track_caller]
-fn assert_nothing_waits(server: &Server) {
-    for directory in ["pending", "tmp", "uploads"] {
-        let left: Vec<_> = fs::read_dir(server.bank().join(directory)).unwrap().collect();
-        assert!(left.is_empty(), "{directory}: {left:?}");
     }
 }
 
@@ -193,7 +185,7 @@ fn push_of_a_signature_is_seen_by_others_and_kept_on_disk_and_changes_nothing_el
     }
     let stored = server.bank().join(format!("{}.narinfo", path("refs").hash()));
     let on_disk = fields(&fs::read_to_string(&stored).unwrap(), "Sig");
-    assert_eq!(on_disk, [of_elsewhere.clone()], "and the server's own is not on disk");
+    assert_eq!(on_disk, [of_elsewhere.as_str()], "and the server's own is not on disk");
     // A client that trusts that key alone takes the path.
     let trusting = Client::new(Version::Current, &fixtures().store);
     let public = secret.public().to_string();

@@ -236,8 +236,9 @@ impl Bank {
         drop(system::create(&path).map_err(io_error(&path))?);
         let begun = self.write_upload_state(id, state);
         if begun.is_err() {
-            // What is wrong with the disk was told already.
-            let _ = remove(&path);
+            // The state may have its name though its directory was not synced. What is wrong with
+            // the disk was told already.
+            let _ = self.remove_upload(id);
         }
         begun
     }

@@ -268,6 +268,16 @@ pub(crate) fn assert_refused(response: &Response, statuses: &[u16], what: &str) 
     assert!(!text.contains("e2e-") && !text.contains("default/"), "a file is named: {text}");
 }
 
+/// Asserts that the server keeps nothing but what it has published.
+#[track_caller]
+pub(crate) fn assert_nothing_waits(server: &Server) {
+    for directory in ["pending", "tmp", "uploads"] {
+        let entries = fs::read_dir(server.bank().join(directory)).unwrap();
+        let left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
+}
+
 /// The path of a name: the same one each time.
 pub(crate) fn path_of(name: &str) -> StorePath {
     let digest = Sha256::of(name.as_bytes()).0;
