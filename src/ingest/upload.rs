@@ -295,7 +295,8 @@ impl Ingest {
             if durability == Durability::Now && there.durability != Durability::Now {
                 self.bank.sync_pending(name)?;
             }
-            let durability = if durability == Durability::Now { durability } else { there.durability };
+            let durability =
+                if durability == Durability::Now { durability } else { there.durability };
             self.fresh().insert(name, Fresh::now(durability));
             return Ok(Added::WasThere);
         }

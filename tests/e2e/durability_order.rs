@@ -114,7 +114,9 @@ fn rename<'a>(calls: &'a [Call], after: Option<&Call>, to: &Path) -> (&'a Call, 
 
 fn fsync(path: &Path) -> impl Fn(&str) -> bool {
     let end = format!("<{}>", path.display());
-    move |text| (text.starts_with("fsync(") || text.starts_with("fdatasync(")) && text.contains(&end)
+    move |text| {
+        (text.starts_with("fsync(") || text.starts_with("fdatasync(")) && text.contains(&end)
+    }
 }
 
 fn answer(status: u16) -> impl Fn(&str) -> bool {
@@ -147,12 +149,17 @@ fn r2_a_stock_push_is_answered_when_it_is_durable() {
     }
     // The NAR is in its place, durably, before the narinfo that names it.
     let narinfo = pushed.bank().join(format!("{}.narinfo", made.hash()));
-    let (placed, _) = rename(&calls, Some(taken), &pushed.bank().join(format!("nar/{hash}.nar.zst")));
+    let (placed, _) =
+        rename(&calls, Some(taken), &pushed.bank().join(format!("nar/{hash}.nar.zst")));
     let durable = next(&calls, "fsync of nar/", Some(placed), fsync(&pushed.bank().join("nar")));
     let (named, _) = rename(&calls, Some(taken), &narinfo);
     assert!(durable.end < named.begin, "the narinfo is there before its NAR is durable");
     assert!(taken.end < placed.begin);
-    expect_published(&calls[calls.iter().position(|call| call.begin > taken.end).unwrap()..], &narinfo, 201);
+    expect_published(
+        &calls[calls.iter().position(|call| call.begin > taken.end).unwrap()..],
+        &narinfo,
+        201,
+    );
 }
 
 #[test]

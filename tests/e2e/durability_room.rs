@@ -134,9 +134,7 @@ fn bytes_of_nars(bank: &Path) -> u64 {
 #[test]
 fn r10_many_uploads_at_the_edge_of_the_quota_never_pass_it() {
     const QUOTA: u64 = 8 << 20;
-    let pushed = Pushed::new(
-        "max_size = \"8M\"\n[limits]\nuploads = 64\nuploads_per_client = 64",
-    );
+    let pushed = Pushed::new("max_size = \"8M\"\n[limits]\nuploads = 64\nuploads_per_client = 64");
     let server = pushed.start();
     let (taken, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let is_over = AtomicBool::new(false);
@@ -189,9 +187,9 @@ fn of_size(seed: u64, size: usize) -> Made {
     };
     let mut length = size;
     for _ in 0..5 {
-        length = (length + size + 16).checked_sub(with_text(length, 8000).1).unwrap();
+        length = (length + size + 16).checked_sub(with_text(length, 60_000).1).unwrap();
     }
-    for text in 8000..9000 {
+    for text in 60_000..61_000 {
         let (made, is) = with_text(length, text);
         if is == size {
             return made;

@@ -14,9 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{
-    PENDING, Staged, UPLOADS, entries, io_error, remove, sync_directory, system,
-};
+use super::{PENDING, Staged, UPLOADS, entries, io_error, remove, sync_directory, system};
 use crate::bank::{Bank, BankError};
 use crate::nix::nar_url::NarFileName;
 
@@ -239,7 +237,7 @@ impl Bank {
         let begun = self.write_upload_state(id, state);
         if begun.is_err() {
             // What is wrong with the disk was told already.
-            let _ = remove(&path);
+            let _ = self.remove_upload(id);
         }
         begun
     }
@@ -270,7 +268,11 @@ impl Bank {
 
     /// The state of an upload; `None` where there is none of this name.
     pub fn upload_state(&self, id: &UploadId) -> Result<Option<Vec<u8>>, BankError> {
-        self.read_small(&self.upload_file(id, "state"))
+        // One whose bytes are gone was finished or ended, and only its state could not be removed.
+        match self.open_regular(&self.upload_file(id, "part"))? {
+            Some(_) => self.read_small(&self.upload_file(id, "state")),
+            None => Ok(None),
+        }
     }
 
     /// Every upload that is under way.
