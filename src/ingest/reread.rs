@@ -94,7 +94,9 @@ impl Ingest {
                 if self.add(waits, &staged, &nar, Durability::Now)? == Added::Kept {
                     room.keep();
                 }
-                self.pending(waits)
+                // Where yet another path has just taken it along, the visible one is what counts.
+                let found = self.pending(waits)?;
+                Ok(found.or_else(|| Some((waits, Facts::of(&nar)))))
             }
             Ok(_) => Ok(None),
             Err(PushError::Nar(error)) if is_of_content(&error) => Ok(None),

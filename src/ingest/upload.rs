@@ -194,9 +194,15 @@ impl Ingest {
             Ok(self.bank.advance_upload(id, &file, &kept.to_json())?)
         });
         if let Err(error) = written {
-            // The bytes go before the room for them is given back; where that fails the next part
-            // cuts them off.
-            let _ = truncate(&file, offset);
+            // The state may have its new name though its directory was not synced: then the part is
+            // taken, and who repeats it is told where the upload has come to.
+            if matches!(self.kept(id), Ok(Some(state)) if state.offset == offset) {
+                // The bytes go before the room for them is given back; where that fails the next
+                // part cuts them off.
+                let _ = truncate(&file, offset);
+            } else {
+                room.keep();
+            }
             return Err(error);
         }
         room.keep();

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -76,39 +77,56 @@ fn r14_damage_to_what_waits_is_never_published() {
     let paths = closure(3);
     let count = files(&interrupted(&paths)).len();
     assert_eq!(count, 8, "two NARs with facts and listing, and an upload with its state");
-    for (index, how) in (0..count).flat_map(|index| DAMAGES.map(|how| (index, how))) {
-        let pushed = interrupted(&paths);
-        let file = files(&pushed).swap_remove(index);
-        damage(&file, how);
-        let what = format!("{} is {how}", file.file_name().unwrap().display());
-        let mut server = match pushed.setup("").try_start(Stdio::null(), 1) {
-            Ok(server) => server,
-            Err((_, said)) => {
-                let name = file.file_name().unwrap().to_str().unwrap();
-                assert!(said.contains(name), "{what}, and the server does not say so: {said}");
-                continue;
-            }
-        };
-        let mut pusher = Pusher::to(server.address()).unwrap();
-        // Straight to the end, as if all of it were well; it may be refused.
-        for done in [
-            pusher.stock_narinfo(&paths[0], Form::Bare),
-            pusher.commit(&[&paths[1]]),
-            pusher.parts(&paths[2], Form::Zstd),
-            pusher.commit(&[&paths[2]]),
-        ] {
-            assert!(!matches!(done, Err(Stop::Gone(_))), "{what}: {done:?}");
+    let cases: Vec<_> = (0..count).flat_map(|index| DAMAGES.map(|how| (index, how))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((index, how)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            damaged(&paths, *index, how);
         }
-        server.assert_alive();
-        verify_all(&server, &pushed);
-        if how == "a directory" {
-            continue;
+    };
+    thread::scope(|scope| {
+        // Most of the time they wait for the disk.
+        let workers = [(); 6].map(|()| scope.spawn(work));
+        for worker in workers {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-        for push in [Pusher::stock_closure, Pusher::native_closure] {
-            push(&mut pusher, &paths).unwrap_or_else(|stop| panic!("{what}, repeated: {stop:?}"));
+    });
+}
+
+/// One case: a file of those that wait, and what became of it.
+fn damaged(paths: &[Made], index: usize, how: &str) {
+    let pushed = interrupted(paths);
+    let file = files(&pushed).swap_remove(index);
+    damage(&file, how);
+    let what = format!("{} is {how}", file.file_name().unwrap().display());
+    let mut server = match pushed.setup("").try_start(Stdio::null(), 1) {
+        Ok(server) => server,
+        Err((_, said)) => {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            assert!(said.contains(name), "{what}, and the server does not say so: {said}");
+            return;
         }
-        check(&server, &pushed.bank(), &pusher.acknowledged);
+    };
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    // Straight to the end, as if all of it were well; it may be refused.
+    let attempts = [
+        pusher.stock_narinfo(&paths[0], Form::Bare),
+        pusher.commit(&[&paths[1]]),
+        pusher.parts(&paths[2], Form::Zstd),
+        pusher.commit(&[&paths[2]]),
+    ];
+    for done in attempts {
+        assert!(!matches!(done, Err(Stop::Gone(_))), "{what}: {done:?}");
     }
+    server.assert_alive();
+    verify_all(&server, &pushed);
+    if how == "a directory" {
+        return;
+    }
+    for push in [Pusher::stock_closure, Pusher::native_closure] {
+        push(&mut pusher, paths).unwrap_or_else(|stop| panic!("{what}, repeated: {stop:?}"));
+    }
+    check(&server, &pushed.bank(), &pusher.acknowledged);
 }
 
 #[test]

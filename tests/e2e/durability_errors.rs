@@ -9,7 +9,9 @@ use std::{
 
 use crate::support::{
     made::{Form, Made, closure},
-    pushed::{Pushed, Pusher, Stop, check, names, narinfos, verify},
+    pushed::{
+        Pushed, Pusher, Stop, check, check_left_over, check_visible, names, narinfos, verify,
+    },
 };
 
 type Push = fn(&mut Pusher, &[Made]) -> Result<(), Stop>;
@@ -99,7 +101,11 @@ fn refused_at_every_call(refusal: &Refusal, place: &str, push: Push, from: u64) 
             push(&mut pusher, &paths).unwrap_or_else(|stop| panic!("{fault}, repeated: {stop:?}"));
         }
         acknowledged.paths.extend(pusher.acknowledged.paths);
-        check(&server, &pushed.bank(), &acknowledged);
+        check_visible(&server, &pushed.bank(), &acknowledged);
+        if place != "publish.unlink" {
+            // What may not be removed stays until the next start.
+            check_left_over(&pushed.bank());
+        }
         server.assert_alive();
         // As an end by power would: what was acknowledged does not wait for a clean end.
         server.kill();

@@ -187,9 +187,9 @@ fn of_size(seed: u64, size: usize) -> Made {
     };
     let mut length = size;
     for _ in 0..5 {
-        length = (length + size + 16).checked_sub(with_text(length, 8000).1).unwrap();
+        length = (length + size + 16).checked_sub(with_text(length, 60_000).1).unwrap();
     }
-    for text in 8000..9000 {
+    for text in 60_000..61_000 {
         let (made, is) = with_text(length, text);
         if is == size {
             return made;

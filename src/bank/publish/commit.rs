@@ -119,7 +119,6 @@ impl Bank {
             let paths = std::slice::from_ref(path);
             self.place_nars(paths)?;
             sync_directory(&self.root().join("nar"))?;
-            sync_directory(&self.root().join(PENDING))?;
             self.apply(paths, false)
         };
         self.noting(publish())
@@ -127,6 +126,10 @@ impl Bank {
 
     /// Makes paths visible, all or none, in the order given. Their NARs need not be durable.
     pub fn commit(&self, paths: &[NewPath]) -> Result<(), BankError> {
+        if paths.iter().any(|path| path.replace) {
+            // A narinfo names it already: not for a moment may it have that name without its bytes.
+            self.sync_all()?;
+        }
         self.place_nars(paths)?;
         self.sync_all()?;
         let staged = Staged::create(self.root())?;
@@ -218,12 +221,14 @@ impl Bank {
             for (id, text) in &path.debug_info {
                 let staged = Staged::create(self.root())?;
                 staged.write(text.as_bytes())?;
-                if !has_journal {
-                    staged.sync()?;
+                let name = self.object_file(&Object::DebugInfo(id.clone()));
+                // Any file of a build ID is as good as the first, which may have lost its content.
+                if has_journal {
+                    staged.rename_over(&name)?;
+                    continue;
                 }
-                // The first to bring a build ID keeps it: any file of that ID is as good.
-                let (Published::New | Published::AlreadyThere) =
-                    staged.rename(&self.object_file(&Object::DebugInfo(id.clone())))?;
+                staged.sync()?;
+                let (Published::New | Published::AlreadyThere) = staged.rename(&name)?;
             }
         }
         for path in paths {

@@ -16,8 +16,8 @@
 //! **A NAR that came** ([`pending`]): its facts and its listing get their names in `pending/`, then the
 //! NAR itself. It is pending when all are there; recovery removes what is there without the others.
 //!
-//! **One path**, whose narinfo came ([`commit`]): 1. the NAR goes from `pending/` to `nar/`, and both
-//! directories are synced; a crash leaves a NAR without a narinfo, which nobody sees; 2. the listing,
+//! **One path**, whose narinfo came ([`commit`]): 1. the NAR goes from `pending/` to `nar/`, which
+//! is synced; a crash leaves a NAR without a narinfo, which nobody sees; 2. the listing,
 //! and where to find debug information; 3. the narinfo, as one file above. Only then is the path there.
 //!
 //! **Many paths** ([`commit`]): 1. their NARs go to `nar/`, and one `syncfs` makes all of that durable;

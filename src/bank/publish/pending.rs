@@ -269,7 +269,11 @@ impl Bank {
 
     /// The state of an upload; `None` where there is none of this name.
     pub fn upload_state(&self, id: &UploadId) -> Result<Option<Vec<u8>>, BankError> {
-        self.read_small(&self.upload_file(id, "state"))
+        // One whose bytes are gone was finished or ended, and only its state could not be removed.
+        match self.open_regular(&self.upload_file(id, "part"))? {
+            Some(_) => self.read_small(&self.upload_file(id, "state")),
+            None => Ok(None),
+        }
     }
 
     /// Every upload that is under way.

@@ -277,10 +277,17 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Holds what must hold at every moment of a server to which nobody pushes just now: what can be seen is whole, and
-/// what was acknowledged is there.
+/// Holds what must hold at every moment of a server to which nobody pushes just now: what can be seen is whole, what
+/// was acknowledged is there, and nothing else is.
 #[track_caller]
 pub(crate) fn check(server: &Server, bank: &Path, acknowledged: &Acknowledged) {
+    check_visible(server, bank, acknowledged);
+    check_left_over(bank);
+}
+
+/// The same of what can be seen alone.
+#[track_caller]
+pub(crate) fn check_visible(server: &Server, bank: &Path, acknowledged: &Acknowledged) {
     let visible = narinfos(bank);
     let mut connection = server.connect();
     for hash in &visible {
@@ -297,7 +304,6 @@ pub(crate) fn check(server: &Server, bank: &Path, acknowledged: &Acknowledged) {
         let text = connection.request("GET", &format!("/log/{log}"), &[]).expect(200).text();
         assert_eq!(&text, log, "a log is gone");
     }
-    check_left_over(bank);
 }
 
 /// Fetches a path as a client does, and holds it against its narinfo.
