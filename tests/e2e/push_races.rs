@@ -294,3 +294,25 @@ fn push_r5_r8_are_charged_to_the_quota_once_and_what_was_refused_is_given_back_t
     }
     Made::file("small", b"for this there is room\n").push(&server);
 }
+
+#[test]
+fn push_of_32_paths_at_once_whose_content_is_here_already_needs_no_nar() {
+    let server = scripted("");
+    let content = Numbers::from(33).bytes(50_000);
+    Made::file("first", &content).push(&server);
+    for round in 0..4 {
+        let paths: Vec<Made> =
+            (0..32).map(|n| Made::file(&format!("more-{round}-{n}"), &content)).collect();
+        let sent = paths[0].sent("xz");
+        at_once(32, |index| {
+            let made = &paths[index];
+            server.connect().put(&made.url(), made.narinfo(&sent).as_bytes()).expect(201);
+        });
+        for made in &paths {
+            made.assert_served(&server);
+            server.get(&format!("/{}.ls", made.hash())).expect(200);
+        }
+        assert_nothing_waits(&server);
+    }
+    assert_eq!(entries(&server.bank().join("nar")).len(), 1);
+}
