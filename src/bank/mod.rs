@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -40,6 +41,7 @@ pub const MAX_SMALL_OBJECT: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Bank {
     root: PathBuf,
+    unsettled: Mutex<publish::commit::Unsettled>,
 }
 
 /// Why a bank could not answer.
@@ -108,7 +110,7 @@ impl Bank {
     /// Opens the bank at `root`, and makes it if there is none.
     pub fn open(root: PathBuf, info: &CacheInfo) -> Result<Self, BankError> {
         let marker = root.join(cache_info::NAME);
-        let bank = Self { root };
+        let bank = Self { root, unsettled: Mutex::default() };
         match std::fs::read_to_string(&marker) {
             Ok(text) => match cache_info::store_dir_of(&text) {
                 Some(theirs) if theirs != info.store_dir.as_str() => {
@@ -152,7 +154,8 @@ impl Bank {
     /// How many bytes the NARs take, those that wait and unfinished ones included.
     pub fn bytes_used(&self) -> Result<u64, BankError> {
         let mut bytes = 0;
-        for directory in ["nar", publish::PENDING, publish::UPLOADS] {
+        // In the order in which a NAR moves, so that one that does meanwhile is not missed.
+        for directory in [publish::UPLOADS, publish::PENDING, "nar"] {
             let directory = self.root.join(directory);
             let io_error = |source| BankError::Io { path: directory.clone(), source };
             let entries = match std::fs::read_dir(&directory) {
@@ -160,8 +163,12 @@ impl Bank {
                 other => other.map_err(io_error)?,
             };
             for entry in entries {
+                let entry = entry.map_err(io_error)?;
+                if publish::pending::is_beside_a_nar(&entry.path()) {
+                    continue;
+                }
                 // What has gone since then takes nothing.
-                bytes += entry.map_err(io_error)?.metadata().map_or(0, |found| found.len());
+                bytes += entry.metadata().map_or(0, |found| found.len());
             }
         }
         Ok(bytes)

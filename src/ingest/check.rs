@@ -56,6 +56,9 @@ pub(super) fn check_facts(info: &PathInfo, facts: &Facts) -> Result<(), PushErro
 }
 
 /// Holds FileHash and FileSize of a narinfo against the bytes that came, where it has them.
+///
+/// Those of the bare NAR are as true of it, however it came: somebody else may have brought the same
+/// NAR compressed, under the name that the bare one has as well.
 pub(super) fn check_file(narinfo: &NarInfo, facts: &Facts) -> Result<(), PushError> {
     let mismatch = |field, declared: String, computed: String| PushError::Mismatch {
         path: narinfo.info.path.clone(),
@@ -64,13 +67,13 @@ pub(super) fn check_file(narinfo: &NarInfo, facts: &Facts) -> Result<(), PushErr
         computed,
     };
     match narinfo.file_hash {
-        Some(hash) if hash != facts.received_hash => {
+        Some(hash) if hash != facts.received_hash && hash != facts.nar_hash => {
             return Err(mismatch("FileHash", hash.to_string(), facts.received_hash.to_string()));
         }
         _ => {}
     }
     match narinfo.file_size {
-        Some(size) if size != facts.received_size => {
+        Some(size) if size != facts.received_size && size != facts.nar_size => {
             Err(mismatch("FileSize", size.to_string(), facts.received_size.to_string()))
         }
         _ => Ok(()),

@@ -38,13 +38,18 @@ impl Ingest {
         let ordered = references_first(&request.paths);
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
         let _locks = self.lock_all(&named);
+        self.settle().map_err(|error| vec![error])?;
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
+        let mut useless = Vec::new();
         let mut errors = told_twice(&request.paths);
         for info in ordered {
             let find = || self.pending(NarFileName::bare(info.nar_hash));
             let elsewhere = |hash| named.contains(&hash) || proved.contains(&hash);
             match self.check(info, &find, &elsewhere) {
-                Ok(Checked::New(path)) => new.push(*path),
+                Ok(Checked::New { path, taken_again }) => {
+                    useless.extend(taken_again.then_some(path.nar.0));
+                    new.push(*path);
+                }
                 Ok(Checked::Present) => present.push(info.path.hash()),
                 Ok(Checked::MoreSignatures(text)) => {
                     present.push(info.path.hash());
@@ -52,11 +57,17 @@ impl Ingest {
                 }
                 Err(error) => {
                     self.note_refusal(&error, pusher);
+                    if matches!(error, PushError::Conflict { .. }) {
+                        useless.push(NarFileName::bare(info.nar_hash));
+                    }
                     errors.push(error);
                 }
             }
         }
         if !errors.is_empty() {
+            for name in useless {
+                self.let_go(name).unwrap_or_else(|error| errors.push(error));
+            }
             return Err(errors);
         }
         let write = || {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::publish::Ingest;
 use super::refusal::PushError;
+use crate::bank::publish::pending::WaitingOf;
 
 /// By how much the wall clock may differ from the time that passed.
 const TOLERATED: Duration = Duration::from_secs(3600);
@@ -50,7 +51,25 @@ impl Ingest {
         if !expiry.may_judge(Instant::now(), wall) {
             return Ok(0);
         }
-        let removed = self.bank.remove_waiting(expiry.age, wall)?;
+        let mut removed = 0;
+        for waiting in self.bank.waiting_for_longer(expiry.age, wall)? {
+            // Under the lock it is looked at again: whoever held it may have gone on with it.
+            let (_writing, _waiting) = match &waiting.of {
+                WaitingOf::Upload(id) => match self.uploads.write(id) {
+                    Some(writing) => (Some(writing), None),
+                    None => continue,
+                },
+                WaitingOf::Nar(name) => {
+                    let lock = self.lock_waiting(*name);
+                    if self.fresh().get(name).is_some_and(|nar| nar.asked.elapsed() < expiry.age) {
+                        continue;
+                    }
+                    self.fresh().remove(name);
+                    (None, Some(lock))
+                }
+            };
+            removed += self.bank.remove_waiting(&waiting, expiry.age, wall)?;
+        }
         if removed > 0 {
             self.quota.count(&self.bank)?;
         }

@@ -48,6 +48,11 @@ impl Facts {
         }
     }
 
+    /// These facts of a file that was read again, which came as `other` says.
+    pub(super) fn received_as(self, other: &Self) -> Self {
+        Self { received_hash: other.received_hash, received_size: other.received_size, ..self }
+    }
+
     /// The text of the file.
     pub(super) fn to_json(&self) -> Vec<u8> {
         // Numbers and texts only: there is nothing in it that JSON cannot hold.

@@ -34,6 +34,7 @@ impl Ingest {
 
     /// Takes a build log. The first one of a derivation stays.
     pub fn put_log(&self, derivation: &StorePath, bytes: &[u8]) -> Result<(), PushError> {
+        self.settle()?;
         let object = Object::Log(derivation.clone());
         match self.bank.publish_object(&object, bytes, false)? {
             Published::New => Ok(()),
@@ -101,6 +102,7 @@ impl Ingest {
         pushed.signatures = self.judge_signatures(&path, &pushed.signatures, fingerprint)?;
         // One lock for all realisations of an output: two signatures must not lose each other.
         let _lock = self.lock(path.hash());
+        self.settle()?;
         let stored = self.bank.read_object(object)?;
         let stored = stored.and_then(|text| read(&serde_json::from_slice(&text).ok()?));
         let replace = match stored {

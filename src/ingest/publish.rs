@@ -3,8 +3,9 @@
 //! The lock of a path is held from the look at what is there to the end, so that of two who push the
 //! same path at once one publishes and the other finds it published.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::check::{Policy, check_facts, check_file};
 use super::content::Claim;
@@ -15,6 +16,7 @@ use super::refusal::PushError;
 use super::reread::Examined;
 use super::{Pusher, Recorder};
 use crate::bank::publish::commit::NewPath;
+use crate::bank::publish::pending::Durability;
 use crate::bank::{Bank, BuildId};
 use crate::codec::seekable::Pool;
 use crate::nix::nar::{Limits, Listing};
@@ -42,10 +44,28 @@ pub struct Ingest {
     pub(super) quota: Arc<Quota>,
     recorder: Option<Arc<Recorder>>,
     pub(super) stripes: Vec<Mutex<()>>,
-    /// The NARs that this process took: those of an earlier one are read again before they are
-    /// believed, because not all of them were synced.
-    pub(super) fresh: Mutex<HashSet<NarFileName>>,
+    /// The NARs that this process took or read, and whether they are durable: those of an earlier
+    /// one are read again before they are believed, because not all of them were synced.
+    fresh: Mutex<HashMap<NarFileName, Fresh>>,
+    /// Held while the files of a NAR that waits are written, removed or compared. Taken after the
+    /// lock of a path.
+    waiting: Vec<Mutex<()>>,
     pub(super) uploads: super::upload::Uploads,
+}
+
+/// What this process knows of a NAR that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    /// Whether it is durable.
+    pub(super) durability: Durability,
+    /// When it came, or somebody looked for it: soon it may be published.
+    pub(super) asked: Instant,
+}
+
+impl Fresh {
+    pub(super) fn now(durability: Durability) -> Self {
+        Self { durability, asked: Instant::now() }
+    }
 }
 
 /// Where pushes go.
@@ -76,7 +96,11 @@ pub(super) enum There {
 
 /// A path that was found good, before anything is written.
 pub(super) enum Checked {
-    New(Box<NewPath>),
+    New {
+        path: Box<NewPath>,
+        /// Whether its NAR waits only because this path was looked at.
+        taken_again: bool,
+    },
     Present,
     /// It is there, and gains signatures.
     MoreSignatures(String),
@@ -104,6 +128,7 @@ impl Ingest {
             recorder,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             fresh: Mutex::default(),
+            waiting: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             uploads: super::upload::Uploads::default(),
         }
     }
@@ -130,6 +155,7 @@ impl Ingest {
             return Err(PushError::OtherPath { ours: hash, theirs: narinfo.info.path });
         }
         let _lock = self.lock(hash);
+        self.settle()?;
         let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
         let find = || {
             let facts = match name {
@@ -141,13 +167,27 @@ impl Ingest {
             }
             Ok(facts)
         };
-        let checked = self
-            .check(&narinfo.info, &find, &|_| false)
-            .inspect_err(|error| self.note_refusal(error, pusher))?;
+        let checked = match self.check(&narinfo.info, &find, &|_| false) {
+            // Nothing of the one that lost remains. What is refused for another reason may be said
+            // once more, rightly, and its NAR waits for that.
+            Err(error @ PushError::Conflict { .. }) => {
+                self.note_refusal(&error, pusher);
+                if let Some(name) = name {
+                    self.let_go(name)?;
+                }
+                return Err(error);
+            }
+            checked => checked?,
+        };
         let outcome = match checked {
-            Checked::New(path) => {
-                self.bank.publish_path(&path)?;
-                self.published(std::slice::from_ref(&*path));
+            Checked::New { path, .. } => {
+                let paths = std::slice::from_ref(&*path);
+                let known = self.fresh().get(&path.nar.0).map(|nar| nar.durability);
+                match known {
+                    Some(Durability::Now) => self.bank.publish_path(&path)?,
+                    _ => self.bank.commit(paths)?,
+                }
+                self.published(paths);
                 self.note_push(&narinfo.info, pusher);
                 Outcome::Published
             }
@@ -179,7 +219,9 @@ impl Ingest {
             return self.check_present(info, stored);
         }
         let replace = matches!(there, There::Damaged);
-        let found = match find()? {
+        let waiting = find()?;
+        let taken_again = waiting.is_none();
+        let found = match waiting {
             Some(found) => Some(found),
             // Another path has brought the same NAR.
             None => self.take_again(NarFileName::zstd(info.nar_hash), info.nar_hash)?,
@@ -187,7 +229,27 @@ impl Ingest {
         let Some((waits, facts)) = found else {
             return Err(PushError::NoNar { path: info.path.clone() });
         };
-        check_facts(info, &facts)?;
+        match self.check_new(info, waits, &facts, replace, elsewhere) {
+            Ok(path) => Ok(Checked::New { path: Box::new(path), taken_again }),
+            Err(error) => {
+                if taken_again {
+                    self.let_go(waits)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A path that is not here, whose NAR waits.
+    fn check_new(
+        &self,
+        info: &PathInfo,
+        waits: NarFileName,
+        facts: &Facts,
+        replace: bool,
+        elsewhere: &dyn Fn(StorePathHash) -> bool,
+    ) -> Result<NewPath, PushError> {
+        check_facts(info, facts)?;
         self.check_deriver(info)?;
         let claim = self.check_content_address(info, waits)?;
         let is_proved = claim == Claim::Proved;
@@ -196,7 +258,7 @@ impl Ingest {
         self.check_references(info, elsewhere)?;
         let ca = info.ca.clone().filter(|_| claim != Claim::Unverified);
         let info = PathInfo { signatures, ca, ..info.clone() };
-        self.new_path(info, waits, &facts, replace).map(|path| Checked::New(Box::new(path)))
+        self.new_path(info, waits, facts, replace)
     }
 
     /// A path that is here: it may gain signatures, and nothing else of it changes.
@@ -309,7 +371,7 @@ impl Ingest {
 
     /// Lets everybody see what was written.
     pub(super) fn published(&self, paths: &[NewPath]) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.fresh();
         for name in paths.iter().map(|path| path.nar.0) {
             fresh.remove(&name);
         }
@@ -331,9 +393,35 @@ impl Ingest {
         }
     }
 
-    fn let_go(&self, name: NarFileName) -> Result<(), PushError> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        Ok(self.bank.remove_pending(name)?)
+    pub(super) fn let_go(&self, name: NarFileName) -> Result<(), PushError> {
+        let _waiting = self.lock_waiting(name);
+        self.remove_pending(name)
+    }
+
+    /// Removes a NAR that waits, whose lock is held.
+    pub(super) fn remove_pending(&self, name: NarFileName) -> Result<(), PushError> {
+        self.fresh().remove(&name);
+        let size = self.bank.open_pending(name).ok().flatten().map_or(0, |(_, size)| size);
+        self.bank.remove_pending(name)?;
+        self.quota.give_back(size);
+        Ok(())
+    }
+
+    /// Makes good for what failed before, so that what is found present may be acknowledged.
+    pub(super) fn settle(&self) -> Result<(), PushError> {
+        if self.bank.settle()? {
+            self.cache.changed(&self.source);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fresh(&self) -> MutexGuard<'_, HashMap<NarFileName, Fresh>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_waiting(&self, name: NarFileName) -> MutexGuard<'_, ()> {
+        let stripe = usize::from(name.hash.0[0]) % STRIPES;
+        self.waiting[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock(&self, hash: StorePathHash) -> MutexGuard<'_, ()> {

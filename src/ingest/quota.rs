@@ -5,8 +5,8 @@
 //! start, and again when an upload is refused, because others may have made room.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bank::{Bank, BankError};
 
@@ -14,10 +14,17 @@ use crate::bank::{Bank, BankError};
 pub struct Quota {
     /// Nothing is counted without one.
     limit: Option<u64>,
-    /// What is kept, and what is reserved.
-    used: AtomicU64,
-    /// What of `used` is only reserved.
-    reserved: AtomicU64,
+    counts: Mutex<Counts>,
+    /// Held for as long as it is counted anew.
+    counting: Mutex<()>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    kept: u64,
+    reserved: u64,
+    /// What was kept since the last count began.
+    added: u64,
 }
 
 /// Bytes of a quota that are not kept yet. Dropped, they are free again.
@@ -38,7 +45,7 @@ struct Full {
 impl Quota {
     /// A quota of `limit` bytes for what is in `bank`.
     pub fn new(limit: Option<u64>, bank: &Bank) -> Result<Self, BankError> {
-        let quota = Self { limit, used: AtomicU64::new(0), reserved: AtomicU64::new(0) };
+        let quota = Self { limit, counts: Mutex::default(), counting: Mutex::default() };
         quota.count(bank)?;
         Ok(quota)
     }
@@ -47,12 +54,23 @@ impl Quota {
     ///
     /// What others write meanwhile may be counted twice until the next count, and is never missed.
     pub(super) fn count(&self, bank: &Bank) -> Result<(), BankError> {
-        if self.limit.is_some() {
-            let reserved = self.reserved.load(Ordering::Acquire);
-            let kept = bank.bytes_used()?;
-            self.used.store(kept.saturating_add(reserved), Ordering::Release);
+        if self.limit.is_none() {
+            return Ok(());
         }
+        self.count_by(|| bank.bytes_used())
+    }
+
+    fn count_by(&self, walk: impl FnOnce() -> Result<u64, BankError>) -> Result<(), BankError> {
+        let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counts().added = 0;
+        let found = walk()?;
+        let mut counts = self.counts();
+        counts.kept = found.saturating_add(counts.added);
         Ok(())
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a reservation of nothing.
@@ -62,11 +80,8 @@ impl Quota {
 
     /// Notes that bytes that were kept are gone.
     pub(super) fn give_back(&self, bytes: u64) {
-        if self.limit.is_some() {
-            let less = |used: u64| Some(used.saturating_sub(bytes));
-            // The closure always gives a value.
-            let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        }
+        let mut counts = self.counts();
+        counts.kept = counts.kept.saturating_sub(bytes);
     }
 }
 
@@ -74,33 +89,32 @@ impl Reservation {
     /// Takes `bytes` more, or refuses.
     pub(super) fn grow(&self, bytes: u64) -> io::Result<()> {
         let Some(limit) = self.quota.limit else { return Ok(()) };
-        let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        let used = self.quota.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        match used {
-            Ok(_) => {
-                self.quota.reserved.fetch_add(bytes, Ordering::AcqRel);
-                self.bytes.fetch_add(bytes, Ordering::AcqRel);
-                Ok(())
-            }
-            Err(used) => {
-                let full = Full { used, limit, wanted: bytes };
-                Err(io::Error::new(io::ErrorKind::QuotaExceeded, full))
-            }
+        let mut counts = self.quota.counts();
+        let used = counts.kept.saturating_add(counts.reserved);
+        if used.checked_add(bytes).is_none_or(|sum| sum > limit) {
+            let full = Full { used, limit, wanted: bytes };
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
         }
+        counts.reserved += bytes;
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Keeps what was reserved.
     pub(super) fn keep(self) {
         let bytes = self.bytes.swap(0, Ordering::AcqRel);
-        self.quota.reserved.fetch_sub(bytes, Ordering::AcqRel);
+        let mut counts = self.quota.counts();
+        counts.reserved = counts.reserved.saturating_sub(bytes);
+        counts.kept = counts.kept.saturating_add(bytes);
+        counts.added = counts.added.saturating_add(bytes);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let bytes = self.bytes.load(Ordering::Acquire);
-        self.quota.reserved.fetch_sub(bytes, Ordering::AcqRel);
-        self.quota.give_back(bytes);
+        let mut counts = self.quota.counts();
+        counts.reserved = counts.reserved.saturating_sub(bytes);
     }
 }
 
@@ -109,8 +123,13 @@ mod tests {
     use super::*;
 
     fn quota(limit: u64) -> Arc<Quota> {
-        let (used, reserved) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Quota { limit: Some(limit), used, reserved })
+        let (counts, counting) = (Mutex::default(), Mutex::default());
+        Arc::new(Quota { limit: Some(limit), counts, counting })
+    }
+
+    fn used(quota: &Quota) -> u64 {
+        let counts = quota.counts();
+        counts.kept + counts.reserved
     }
 
     #[test]
@@ -128,7 +147,7 @@ mod tests {
         assert!(quota.reserve().grow(1).is_err());
         quota.give_back(1);
         quota.reserve().grow(1).unwrap();
-        assert_eq!(quota.used.load(Ordering::Relaxed), 99);
+        assert_eq!(used(&quota), 99);
     }
 
     #[test]
@@ -138,13 +157,30 @@ mod tests {
             let worker = || {
                 let reservation = quota.reserve();
                 let got = (0..100).filter(|_| reservation.grow(7).is_ok()).count() as u64 * 7;
-                assert!(quota.used.load(Ordering::Relaxed) <= 1000);
+                assert!(used(&quota) <= 1000);
                 reservation.keep();
                 got
             };
             let workers: Vec<_> = (0..32).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        assert_eq!((kept, quota.reserved.load(Ordering::Relaxed)), (994, 0));
+        assert_eq!((kept, quota.counts().reserved), (994, 0));
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_counted_is_not_missed() {
+        let quota = quota(1000);
+        let (before, meanwhile) = (quota.reserve(), quota.reserve());
+        before.grow(100).unwrap();
+        let counted = quota.count_by(|| {
+            // The walk has passed by when these get their names.
+            before.keep();
+            meanwhile.grow(200).unwrap();
+            Ok(0)
+        });
+        counted.unwrap();
+        assert_eq!(used(&quota), 300);
+        drop(meanwhile);
+        assert_eq!(used(&quota), 100);
     }
 }

@@ -46,6 +46,14 @@ pub enum PushError {
         /// As computed.
         computed: Sha256,
     },
+    /// A NAR of another size than was promised.
+    #[error("the NAR has {computed} bytes, but was sent as one of {declared}")]
+    OtherSize {
+        /// By the request.
+        declared: u64,
+        /// As computed.
+        computed: u64,
+    },
     /// The narinfo came without its NAR.
     #[error("{path}: its NAR is not here; send the NAR before the narinfo")]
     NoNar {
@@ -222,6 +230,7 @@ impl PushError {
             | Self::Mismatch { .. }
             | Self::OtherPath { .. }
             | Self::OtherHash { .. }
+            | Self::OtherSize { .. }
             | Self::NotReferred { .. }
             | Self::SelfReference { .. }
             | Self::Deriver { .. }

@@ -1,18 +1,19 @@
 //! NARs that lie in the bank already, read again before they are believed.
 
 use std::fs::File;
-use std::sync::PoisonError;
+use std::time::Instant;
 
 use super::facts::Facts;
 use super::nar::{NarLimits, Taken, check, read_back};
-use super::publish::Ingest;
+use super::publish::{Fresh, Ingest};
 use super::refusal::PushError;
-use super::upload::compression_of;
+use super::upload::{Added, compression_of};
 use super::{Class, IngestError};
 use crate::bank::BankError;
 use crate::bank::publish::pending::Durability;
 use crate::codec::Compression;
 use crate::nix::hash::Sha256;
+use crate::nix::nar::Listing;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 
@@ -34,36 +35,49 @@ impl Ingest {
         &self,
         name: NarFileName,
     ) -> Result<Option<(NarFileName, Facts)>, PushError> {
-        let Some(text) = self.bank.pending_facts(name)? else { return Ok(None) };
-        let facts = Facts::from_json(&text);
-        let is_fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
-        if let Some(facts) = &facts
-            && (is_fresh || self.is_still(name, facts)?)
-        {
-            return Ok(Some((name, facts.clone())));
+        let _waiting = self.lock_waiting(name);
+        let found = match self.look_at_waiting(name) {
+            Err(PushError::Bank(BankError::Damaged { .. })) => None,
+            other => other?,
+        };
+        if let Some(facts) = found {
+            return Ok(Some((name, facts)));
+        }
+        if self.bank.open_pending(name).is_ok_and(|found| found.is_none()) {
+            return Ok(None);
         }
         tracing::warn!(
             nar = name.file_name(),
             "what an earlier process left of a NAR is not whole"
         );
-        self.bank.remove_pending(name)?;
+        self.remove_pending(name)?;
         Ok(None)
     }
 
-    /// Whether a NAR that waits is what its facts say.
-    fn is_still(&self, name: NarFileName, facts: &Facts) -> Result<bool, PushError> {
-        let Some((file, _)) = self.bank.open_pending(name)? else { return Ok(false) };
-        let Examined::Good(found) = self.examine_file(&file, Compression::Zstd)? else {
-            return Ok(false);
-        };
-        let has_listing = self.bank.pending_listing(name)?.is_some();
-        let is_whole = found.stored_hash == facts.stored_hash
-            && found.nar_hash == facts.nar_hash
-            && has_listing == facts.has_listing;
-        if is_whole {
-            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    /// The facts of a NAR that waits; `None` where there is none, or it is not what they say.
+    fn look_at_waiting(&self, name: NarFileName) -> Result<Option<Facts>, PushError> {
+        let Some(text) = self.bank.pending_facts(name)? else { return Ok(None) };
+        let Some(facts) = Facts::from_json(&text) else { return Ok(None) };
+        if let Some(nar) = self.fresh().get_mut(&name) {
+            nar.asked = Instant::now();
+            return Ok(Some(facts));
         }
-        Ok(is_whole)
+        let Some((file, _)) = self.bank.open_pending(name)? else { return Ok(None) };
+        let nar = match check(&file, &self.own_limits()) {
+            Ok(Taken::Stored(nar)) => nar,
+            Ok(Taken::NotSeekable) => return Ok(None),
+            Err(error) if is_of_content(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let listing = nar.listing.as_ref().map(Listing::to_json);
+        let is_whole = Facts::of(&nar).received_as(&facts).to_json() == facts.to_json()
+            && self.bank.pending_listing(name)? == listing;
+        if !is_whole {
+            return Ok(None);
+        }
+        // What can be read may still lie in memory only.
+        self.fresh().insert(name, Fresh::now(Durability::WithCommit));
+        Ok(Some(facts))
     }
 
     /// Has a NAR that is visible wait once more, for another path of the same content.
@@ -77,9 +91,12 @@ impl Ingest {
         match self.store(read_back(&file), Compression::Zstd, &self.own_limits(), &room) {
             Ok((nar, staged)) if nar.nar_hash == nar_hash => {
                 let waits = NarFileName::bare(nar_hash);
-                let facts = self.add(waits, &staged, &nar, Durability::Now)?;
-                room.keep();
-                Ok(Some((waits, facts)))
+                if self.add(waits, &staged, &nar, Durability::Now)? == Added::Kept {
+                    room.keep();
+                }
+                // Where yet another path has just taken it along, the visible one is what counts.
+                let found = self.pending(waits)?;
+                Ok(found.or_else(|| Some((waits, Facts::of(&nar)))))
             }
             Ok(_) => Ok(None),
             Err(PushError::Nar(error)) if is_of_content(&error) => Ok(None),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Class;
 use super::facts::Facts;
 use super::nar::{Keep, NarLimits, Output, Taken, VerifiedNar, check, read_back, take};
-use super::publish::Ingest;
+use super::publish::{Fresh, Ingest};
 use super::quota::Reservation;
 use super::refusal::PushError;
 use crate::bank::BankError;
@@ -27,12 +27,21 @@ const COPY_BUFFER: usize = 256 * 1024;
 /// The longest name of a form, in bytes.
 const MAX_FORM: usize = 64;
 
+/// What became of a NAR that was verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Added {
+    /// It waits.
+    Kept,
+    /// Another file of the same NAR waits already, and it is not needed.
+    WasThere,
+}
+
 /// The uploads that a request is writing to.
 #[derive(Default)]
 pub(super) struct Uploads(Mutex<HashSet<UploadId>>);
 
 /// The right to write to an upload.
-struct Writing<'a> {
+pub(super) struct Writing<'a> {
     uploads: &'a Uploads,
     id: UploadId,
 }
@@ -51,7 +60,7 @@ struct Kept {
 const FORMAT: u32 = 1;
 
 impl Uploads {
-    fn write(&self, id: &UploadId) -> Option<Writing<'_>> {
+    pub(super) fn write(&self, id: &UploadId) -> Option<Writing<'_>> {
         let is_free = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         is_free.then(|| Writing { uploads: self, id: id.clone() })
     }
@@ -87,8 +96,9 @@ impl Ingest {
         if nar.received.hash != name.hash {
             return Err(PushError::OtherHash { declared: name.hash, computed: nar.received.hash });
         }
-        self.add(name, &staged, &nar, Durability::Now)?;
-        room.keep();
+        if self.add(name, &staged, &nar, Durability::Now)? == Added::Kept {
+            room.keep();
+        }
         Ok(())
     }
 
@@ -165,45 +175,36 @@ impl Ingest {
         pusher: &str,
         offset: u64,
         hash: Sha256,
-        mut part: impl Read,
+        part: impl Read,
     ) -> Result<UploadState, PushError> {
         let Some(_writing) = self.uploads.write(id) else { return Err(PushError::Writing) };
         let mut kept = self.upload_of(id, pusher)?;
         if offset != kept.offset {
             return Err(PushError::Offset { expected: kept.offset, got: offset });
         }
-        let mut file = self.bank.open_upload(id)?;
+        let file = self.bank.open_upload(id)?;
         let at = |source| written(id, source);
-        // A part that did not come whole may have left bytes behind those that are good.
-        file.set_len(offset).map_err(at)?;
-        file.seek(SeekFrom::Start(offset)).map_err(at)?;
-        let mut hasher = Hasher::default();
-        let mut buffer = vec![0; COPY_BUFFER];
+        // A process that ended within a part may have left bytes behind those that are good.
+        let surplus = file.metadata().map_err(at)?.len().saturating_sub(offset);
+        truncate(&file, offset).map_err(at)?;
+        self.quota.give_back(surplus);
         let room = self.quota.reserve();
-        let mut size = 0;
-        loop {
-            let count =
-                part.read(&mut buffer).map_err(|error| PushError::Body(error.to_string()))?;
-            if count == 0 {
-                break;
+        let written = write_part(id, &file, &room, offset, hash, part).and_then(|size| {
+            kept.offset += size;
+            Ok(self.bank.advance_upload(id, &file, &kept.to_json())?)
+        });
+        if let Err(error) = written {
+            // The state may have its new name though its directory was not synced: then the part is
+            // taken, and who repeats it is told where the upload has come to.
+            if matches!(self.kept(id), Ok(Some(state)) if state.offset == offset) {
+                // The bytes go before the room for them is given back; where that fails the next
+                // part cuts them off.
+                let _ = truncate(&file, offset);
+            } else {
+                room.keep();
             }
-            size += count;
-            if size > PART_SIZE {
-                return Err(PushError::TooMany(format!(
-                    "a part of more than {PART_SIZE} bytes; send smaller ones"
-                )));
-            }
-            hasher.update(&buffer[..count]);
-            crate::fault::point("ingest.write")
-                .and_then(|()| file.write_all(&buffer[..count]))
-                .map_err(at)?;
+            return Err(error);
         }
-        let (computed, _) = hasher.finish();
-        if computed != hash {
-            return Err(PushError::Part { declared: hash, computed });
-        }
-        kept.offset += size as u64;
-        self.bank.advance_upload(id, &file, &kept.to_json())?;
         room.keep();
         Ok(kept.state(id))
     }
@@ -222,7 +223,7 @@ impl Ingest {
         }
         let file = self.bank.open_upload(id)?;
         // What a part that did not come whole may have left is not of it.
-        file.set_len(kept.offset).map_err(|source| written(id, source))?;
+        truncate(&file, kept.offset).map_err(|source| written(id, source))?;
         match self.with_room(|| self.finish_file(id, &kept, finish, &file)) {
             Ok(()) => {
                 self.bank.remove_upload(id)?;
@@ -247,22 +248,33 @@ impl Ingest {
         file: &File,
     ) -> Result<(), PushError> {
         let limits = self.promised(kept.nar_size);
+        let same_file = |nar: &VerifiedNar| match (finish.file_hash, nar.received.hash) {
+            (Some(declared), computed) if declared != computed => {
+                Err(PushError::OtherHash { declared, computed })
+            }
+            _ => Ok(()),
+        };
         match check(file, &limits)? {
             Taken::Stored(nar) => {
-                let computed = nar.received.hash;
-                if let Some(declared) = finish.file_hash.filter(|declared| *declared != computed) {
-                    return Err(PushError::OtherHash { declared, computed });
-                }
+                same_file(&nar)?;
                 // The file has our form: it is what waits, and not a copy of it.
                 let staged = self.bank.take_upload(id)?;
-                self.add_promised(kept.nar_hash, &nar, &staged)
+                if self.add_promised((kept.nar_hash, kept.nar_size), &nar, &staged)?
+                    == Added::WasThere
+                {
+                    self.quota.give_back(kept.offset);
+                }
+                Ok(())
             }
             Taken::NotSeekable => {
                 let room = self.quota.reserve();
                 let body = read_back(file);
                 let (nar, staged) = self.encode(body, Compression::Zstd, &limits, &room)?;
-                self.add_promised(kept.nar_hash, &nar, &staged)?;
-                room.keep();
+                same_file(&nar)?;
+                if self.add_promised((kept.nar_hash, kept.nar_size), &nar, &staged)? == Added::Kept
+                {
+                    room.keep();
+                }
                 self.quota.give_back(kept.offset);
                 Ok(())
             }
@@ -285,12 +297,29 @@ impl Ingest {
         staged: &Staged,
         nar: &VerifiedNar,
         durability: Durability,
-    ) -> Result<Facts, PushError> {
-        let facts = Facts::of(nar);
+    ) -> Result<Added, PushError> {
+        let _waiting = self.lock_waiting(name);
+        let there = self.fresh().get(&name).copied();
+        // One that this process verified is never replaced: somebody may be about to publish it with
+        // the facts that it has.
+        if let Some(there) = there
+            && self.bank.pending_facts(name)?.is_some()
+        {
+            if durability == Durability::Now && there.durability != Durability::Now {
+                self.bank.sync_pending(name)?;
+            }
+            let durability =
+                if durability == Durability::Now { durability } else { there.durability };
+            self.fresh().insert(name, Fresh::now(durability));
+            return Ok(Added::WasThere);
+        }
+        let replaced = self.bank.open_pending(name).ok().flatten().map_or(0, |(_, size)| size);
+        let facts = Facts::of(nar).to_json();
         let listing = nar.listing.as_ref().map(Listing::to_json);
-        self.bank.add_pending(name, staged, &facts.to_json(), listing.as_deref(), durability)?;
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-        Ok(facts)
+        self.bank.add_pending(name, staged, &facts, listing.as_deref(), durability)?;
+        self.quota.give_back(replaced);
+        self.fresh().insert(name, Fresh::now(durability));
+        Ok(Added::Kept)
     }
 
     fn take_promised(
@@ -302,22 +331,25 @@ impl Ingest {
         let room = self.quota.reserve();
         let limits = self.promised(nar_size);
         let (nar, staged) = self.store(body, Compression::Zstd, &limits, &room)?;
-        self.add_promised(nar_hash, &nar, &staged)?;
-        room.keep();
+        if self.add_promised((nar_hash, nar_size), &nar, &staged)? == Added::Kept {
+            room.keep();
+        }
         Ok(())
     }
 
     fn add_promised(
         &self,
-        nar_hash: Sha256,
+        (nar_hash, nar_size): (Sha256, u64),
         nar: &VerifiedNar,
         staged: &Staged,
-    ) -> Result<(), PushError> {
+    ) -> Result<Added, PushError> {
         if nar.nar_hash != nar_hash {
             return Err(PushError::OtherHash { declared: nar_hash, computed: nar.nar_hash });
         }
-        self.add(NarFileName::bare(nar_hash), staged, nar, Durability::WithCommit)?;
-        Ok(())
+        if nar.nar_size != nar_size {
+            return Err(PushError::OtherSize { declared: nar_size, computed: nar.nar_size });
+        }
+        self.add(NarFileName::bare(nar_hash), staged, nar, Durability::WithCommit)
     }
 
     /// What is allowed to a NAR of which the size was said: not a byte more.
@@ -366,7 +398,11 @@ impl Ingest {
     }
 
     fn kept(&self, id: &UploadId) -> Result<Option<Kept>, PushError> {
-        let text = self.bank.upload_state(id)?;
+        let text = match self.bank.upload_state(id) {
+            // Something else has its name: it is no upload, and goes with its age.
+            Err(BankError::Damaged { .. }) => None,
+            other => other?,
+        };
         Ok(text.and_then(|text| {
             serde_json::from_slice(&text).ok().filter(|kept: &Kept| kept.format == FORMAT)
         }))
@@ -416,6 +452,47 @@ pub(super) fn compression_of(name: NarFileName) -> Result<Compression, PushError
     let extension = name.extension();
     Compression::from_extension(extension)
         .ok_or_else(|| PushError::Compression(extension.trim_start_matches('.').to_owned()))
+}
+
+/// Writes a part behind the first `offset` bytes of an upload, and gives its size.
+fn write_part(
+    id: &UploadId,
+    mut file: &File,
+    room: &Reservation,
+    offset: u64,
+    hash: Sha256,
+    mut part: impl Read,
+) -> Result<u64, PushError> {
+    let at = |source| written(id, source);
+    file.seek(SeekFrom::Start(offset)).map_err(at)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; COPY_BUFFER];
+    let mut size = 0;
+    loop {
+        let count = part.read(&mut buffer).map_err(|error| PushError::Body(error.to_string()))?;
+        if count == 0 {
+            break;
+        }
+        size += count;
+        if size > PART_SIZE {
+            return Err(PushError::TooMany(format!(
+                "a part of more than {PART_SIZE} bytes; send smaller ones"
+            )));
+        }
+        hasher.update(&buffer[..count]);
+        Output::within(file, room).write_all(&buffer[..count]).map_err(at)?;
+    }
+    let (computed, size) = hasher.finish();
+    if computed != hash {
+        return Err(PushError::Part { declared: hash, computed });
+    }
+    Ok(size)
+}
+
+/// Cuts an upload off behind what is good of it.
+fn truncate(file: &File, size: u64) -> io::Result<()> {
+    crate::fault::point("ingest.truncate")?;
+    file.set_len(size)
 }
 
 fn written(id: &UploadId, source: io::Error) -> PushError {

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use super::Staged;
 use super::commit::NewPath;
-use super::pending::Durability;
+use super::pending::{Durability, UploadId};
 use super::system::trace::{Call, record};
-use crate::bank::Bank;
+use crate::bank::{Bank, BuildId, Object};
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
@@ -21,7 +21,7 @@ use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 
 /// Images for one run; above it the choices are drawn evenly.
-const MAX_IMAGES: usize = 4096;
+const MAX_IMAGES: usize = 512;
 
 fn open(root: &Path) -> Bank {
     let info = CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
@@ -66,6 +66,42 @@ fn new_path(number: u8) -> NewPath {
     }
 }
 
+/// Another path with the NAR of `of`.
+fn twin(number: u8, of: u8) -> NewPath {
+    let mut info = narinfo(of);
+    info.info.path = path(number);
+    NewPath {
+        hash: path(number).hash(),
+        narinfo: info.to_text(&StoreDir::default()),
+        ..new_path(of)
+    }
+}
+
+fn build_ids() -> [BuildId; 2] {
+    ["00", "01"].map(|start| BuildId::parse(&format!("{start}{}", "0".repeat(38))).unwrap())
+}
+
+fn debug_info(index: usize) -> Vec<(BuildId, String)> {
+    vec![(build_ids()[index].clone(), "debug".into())]
+}
+
+/// Whether a NAR waits with all that belongs to it.
+fn waits_whole(bank: &Bank, number: u8) -> bool {
+    let name = NarFileName::bare(Sha256::of(&nar(number)));
+    let size = bank.open_pending(name).unwrap().map(|(_, size)| size);
+    size == Some(nar(number).len() as u64)
+        && bank.pending_facts(name).unwrap().as_deref() == Some(b"facts")
+        && bank.pending_listing(name).unwrap().as_deref() == Some(b"listing")
+}
+
+/// Whether a path has its listing, and this debug information if it is to have some.
+fn has_extras(bank: &Bank, number: u8, debug: Option<usize>) -> bool {
+    let there =
+        |object: Object, text: &[u8]| bank.read_object(&object).unwrap().as_deref() == Some(text);
+    there(Object::Listing(path(number).hash()), b"listing")
+        && debug.is_none_or(|index| there(Object::DebugInfo(build_ids()[index].clone()), b"debug"))
+}
+
 fn add_pending(bank: &Bank, number: u8, durability: Durability) {
     let staged = Staged::create(bank.root()).unwrap();
     staged.write(&nar(number)).unwrap();
@@ -83,24 +119,55 @@ struct Cut {
 struct Disk<'a> {
     root: &'a Path,
     calls: &'a [Call],
-    /// What each file holds that was ever renamed or linked, by the name it was made under.
-    contents: BTreeMap<PathBuf, Vec<u8>>,
+    /// What each file held after each call, by the name it was made under.
+    contents: &'a [(usize, PathBuf, Vec<u8>)],
+    /// A sync that is taken out, to see that it is missed.
+    without: Option<usize>,
+    /// Whether a NAR may have been set aside.
+    set_aside: bool,
 }
 
 impl Disk<'_> {
+    /// The calls that are there, with their numbers.
+    fn calls(&self, count: usize) -> impl DoubleEndedIterator<Item = (usize, &Call)> {
+        let calls = self.calls[..count].iter().enumerate();
+        calls.filter(|(index, _)| Some(*index) != self.without)
+    }
+
+    /// The last call that made the bytes of a file durable.
+    fn synced(&self, file: &Path, count: usize) -> Option<usize> {
+        // Where it lies now: a sync names that.
+        let mut names = vec![file.to_path_buf()];
+        let mut last = None;
+        for (index, call) in self.calls(count) {
+            match call {
+                Call::Rename(from, to) if names.contains(from) => names.push(to.clone()),
+                Call::Sync(synced) if names.contains(synced) => last = Some(index),
+                Call::SyncAll => last = Some(index),
+                _ => {}
+            }
+        }
+        last
+    }
+
+    /// What a file holds after the call of this number.
+    fn bytes(&self, file: &Path, number: usize) -> &[u8] {
+        let of_file = self.contents.iter().filter(|(at, name, _)| *at <= number && name == file);
+        of_file.last().map_or(&[], |(_, _, bytes)| bytes)
+    }
+
     /// Which of the first `count` calls may be lost, as the numbers of calls; for the creation of a
-    /// file that is its content.
+    /// file that is what it holds since the last sync of it.
     fn doubtful(&self, count: usize) -> Vec<usize> {
-        let later = |from: usize| self.calls[from..count].iter();
-        let is_durable = |index: usize| match &self.calls[index] {
-            Call::Create(name) => later(index).any(|call| match call {
-                Call::Sync(synced) => synced == name,
-                Call::SyncAll => true,
-                _ => false,
-            }),
+        let later = |from: usize| self.calls(count).filter(move |(index, _)| *index >= from);
+        let is_durable = |(index, call): (usize, &Call)| match call {
+            Call::Create(name) => {
+                let synced = self.synced(name, count);
+                synced.is_some_and(|at| self.bytes(name, at) == self.bytes(name, count))
+            }
             Call::Rename(_, to) | Call::Link(_, to) | Call::Remove(to) => {
                 let directory = to.parent().unwrap();
-                later(index).any(|call| match call {
+                later(index).any(|(_, call)| match call {
                     Call::SyncDirectory(synced) => synced == directory,
                     Call::SyncAll => true,
                     _ => false,
@@ -108,45 +175,47 @@ impl Disk<'_> {
             }
             Call::Sync(_) | Call::SyncDirectory(_) | Call::SyncAll => true,
         };
-        (0..count).filter(|index| !is_durable(*index)).collect()
+        self.calls(count).filter(|one| !is_durable(*one)).map(|(index, _)| index).collect()
     }
 
     /// Makes the directory that a cut leaves, below `to`.
     fn image(&self, cut: &Cut, to: &Path) {
         let doubtful = self.doubtful(cut.calls);
         let is_lost = |index: usize| {
-            doubtful
-                .iter()
-                .position(|one| *one == index)
-                .is_some_and(|bit| cut.lost >> bit & 1 == 1)
+            let bit = doubtful.iter().position(|one| *one == index);
+            bit.is_some_and(|bit| cut.lost >> bit & 1 == 1)
         };
-        let mut names: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
-        let mut empty = Vec::new();
-        for (index, call) in self.calls[..cut.calls].iter().enumerate() {
+        let mut names: BTreeMap<&Path, &Path> = BTreeMap::new();
+        let mut old = Vec::new();
+        for (index, call) in self.calls(cut.calls) {
             let lost = is_lost(index);
             match call {
                 Call::Create(name) => {
-                    names.insert(name.clone(), name.clone());
+                    names.insert(name, name);
                     if lost {
-                        empty.push(name.clone());
+                        old.push(name.as_path());
                     }
                 }
                 Call::Rename(from, to) if !lost => {
-                    if let Some(file) = names.remove(from) {
-                        names.insert(to.clone(), file);
+                    if let Some(file) = names.remove(from.as_path()) {
+                        names.insert(to, file);
                     }
                 }
                 Call::Link(from, to) if !lost => {
-                    if let Some(file) = names.get(from).cloned() {
-                        names.insert(to.clone(), file);
+                    if let Some(file) = names.get(from.as_path()).copied() {
+                        names.insert(to, file);
                     }
                 }
-                Call::Remove(name) if !lost => drop(names.remove(name)),
+                Call::Remove(name) if !lost => drop(names.remove(name.as_path())),
                 _ => {}
             }
         }
         for (name, file) in names {
-            let bytes = if empty.contains(&file) { &[][..] } else { &self.contents[&file] };
+            let bytes = if old.contains(&file) {
+                self.synced(file, cut.calls).map_or(&[][..], |at| self.bytes(file, at))
+            } else {
+                self.bytes(file, cut.calls)
+            };
             let target = to.join(name.strip_prefix(self.root).unwrap());
             std::fs::write(target, bytes).unwrap();
         }
@@ -177,34 +246,56 @@ fn cuts(disk: &Disk<'_>) -> Vec<Cut> {
     cuts
 }
 
-/// I1, of everything that is visible; gives the numbers of the paths that are.
-fn check_visible(bank: &Bank) -> Vec<u8> {
-    let mut visible = Vec::new();
-    bank.scan(|hash| visible.push(hash)).unwrap();
-    for hash in &visible {
-        let text = bank.read_narinfo(*hash).unwrap().unwrap();
-        let narinfo = NarInfo::parse(&text, &StoreDir::default()).unwrap();
-        let name = NarFileName::parse(narinfo.url.strip_prefix("nar/").unwrap()).unwrap();
-        let (mut file, size) = bank.open_nar(name).unwrap().expect("a narinfo without its NAR");
-        assert_eq!(Some(size), narinfo.file_size);
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
-        assert_eq!(Sha256::of(&bytes), narinfo.info.nar_hash);
-        for reference in &narinfo.info.references {
-            assert!(visible.contains(&reference.hash()), "a reference that is not there");
-        }
-    }
-    let mut numbers: Vec<u8> = visible.iter().map(|hash| hash.as_bytes()[0]).collect();
-    numbers.sort_unstable();
-    numbers
+/// Whether something holds, and if not, what does not.
+type Held = Result<(), String>;
+
+fn hold(holds: bool, what: &str) -> Held {
+    if holds { Ok(()) } else { Err(what.into()) }
 }
 
-/// Runs `work` on a bank, cuts it everywhere, recovers, and has `check` look: it is given what is
-/// visible, the bank, and how many calls were made.
-fn at_every_cut(
-    work: impl FnOnce(&Bank, &mut dyn FnMut()),
-    check: impl Fn(&[u8], &Bank, &[usize], usize),
-) {
+/// I1, of everything that is visible; gives the numbers of the paths that are. Where a NAR may have been
+/// set aside a path without one is none of them: that is seen before it is answered.
+fn check_visible(bank: &Bank, set_aside: bool) -> Result<Vec<u8>, String> {
+    let mut found = Vec::new();
+    bank.scan(|hash| found.push(hash)).unwrap();
+    let mut visible = Vec::new();
+    for hash in &found {
+        let text = bank.read_narinfo(*hash).unwrap().unwrap();
+        let narinfo =
+            NarInfo::parse(&text, &StoreDir::default()).map_err(|error| error.to_string())?;
+        let name = NarFileName::parse(narinfo.url.strip_prefix("nar/").unwrap()).unwrap();
+        let Some((mut file, size)) = bank.open_nar(name).unwrap() else {
+            hold(set_aside, "a narinfo without its NAR")?;
+            continue;
+        };
+        hold(Some(size) == narinfo.file_size, "a NAR of another size")?;
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        hold(Sha256::of(&bytes) == narinfo.info.nar_hash, "a NAR of other bytes")?;
+        for reference in &narinfo.info.references {
+            hold(found.contains(&reference.hash()), "a reference that is not there")?;
+        }
+        if let Some(text) = bank.read_object(&Object::Listing(*hash)).unwrap() {
+            hold(text == b"listing", "a listing that is not whole")?;
+        }
+        visible.push(hash.as_bytes()[0]);
+    }
+    for id in build_ids() {
+        if let Some(text) = bank.read_object(&Object::DebugInfo(id)).unwrap() {
+            hold(text == b"debug", "debug information that is not whole")?;
+        }
+    }
+    visible.sort_unstable();
+    Ok(visible)
+}
+
+/// What is looked at after a cut: what is visible, the bank, the numbers of calls after which something
+/// was acknowledged, and how many calls were made.
+type Check<'a> = &'a dyn Fn(&[u8], &Bank, &[usize], usize) -> Held;
+
+/// Runs `work` on a bank, cuts it everywhere, recovers, and has `check` look. Then takes out one sync
+/// after the other, and expects to find something wrong, but for those of `spare`.
+fn at_every_cut(work: impl FnOnce(&Bank, &mut dyn FnMut()), check: Check<'_>, spare: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let bank = open(directory.path());
     let mut acknowledged = Vec::new();
@@ -212,21 +303,60 @@ fn at_every_cut(
         work(&bank, &mut || acknowledged.push(super::system::trace::count()));
         super::system::trace::contents()
     });
-    let disk = Disk { root: directory.path(), calls: &calls, contents };
+    let set_aside = directory.path().join("damaged").read_dir().unwrap().next().is_some();
+    let root = directory.path();
+    let whole = Disk { root, calls: &calls, contents: &contents, without: None, set_aside };
     let began = Instant::now();
-    let cuts = cuts(&disk);
-    for cut in &cuts {
+    let (images, held) = cut_everywhere(&whole, &acknowledged, check);
+    held.unwrap();
+    println!("{images} images of {} calls in {:?}", calls.len(), began.elapsed());
+    let is_sync =
+        |call: &Call| matches!(call, Call::Sync(_) | Call::SyncDirectory(_) | Call::SyncAll);
+    let syncs = (0..calls.len()).filter(|index| is_sync(&calls[*index]));
+    let mut unnoticed = Vec::new();
+    let mut images = 0;
+    for without in syncs.clone() {
+        let (count, held) =
+            cut_everywhere(&Disk { without: Some(without), ..whole }, &acknowledged, check);
+        images += count;
+        if held.is_ok() {
+            unnoticed.push(match &calls[without] {
+                Call::Sync(name) | Call::SyncDirectory(name) => {
+                    name.strip_prefix(root).unwrap().display().to_string()
+                }
+                _ => "all".to_owned(),
+            });
+        }
+    }
+    println!("{} syncs taken out, {images} images in {:?}", syncs.count(), began.elapsed());
+    assert_eq!(unnoticed, spare, "what nobody misses");
+}
+
+/// How many images were looked at, until one was found that does not hold.
+fn cut_everywhere(disk: &Disk<'_>, acknowledged: &[usize], check: Check<'_>) -> (usize, Held) {
+    let cuts = cuts(disk);
+    for (number, cut) in cuts.iter().enumerate() {
         let image = tempfile::tempdir().unwrap();
         drop(open(image.path()));
         disk.image(cut, image.path());
-        let recovered = open(image.path());
-        let visible = check_visible(&recovered);
-        assert_eq!(std::fs::read_dir(image.path().join("tmp")).unwrap().count(), 0);
-        let journals = recovered.journals().unwrap();
-        assert!(journals.is_empty(), "{journals:?}");
-        check(&visible, &recovered, &acknowledged, cut.calls);
+        let held = recovered(image.path()).and_then(|bank| {
+            let visible = check_visible(&bank, disk.set_aside)?;
+            check(&visible, &bank, acknowledged, cut.calls)
+        });
+        if held.is_err() {
+            return (number + 1, held);
+        }
     }
-    println!("{} images of {} calls in {:?}", cuts.len(), calls.len(), began.elapsed());
+    (cuts.len(), Ok(()))
+}
+
+fn recovered(root: &Path) -> Result<Bank, String> {
+    let info = CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
+    let bank = Bank::open(root.into(), &info).unwrap();
+    bank.recover().map_err(|error| error.to_string())?;
+    hold(std::fs::read_dir(root.join("tmp")).unwrap().count() == 0, "temporary files")?;
+    hold(bank.journals().unwrap().is_empty(), "a journal that was not finished")?;
+    Ok(bank)
 }
 
 #[test]
@@ -235,21 +365,22 @@ fn one_path_cut_anywhere_is_there_whole_or_not_at_all() {
         |bank, acknowledge| {
             add_pending(bank, 1, Durability::Now);
             acknowledge();
-            bank.publish_path(&new_path(1)).unwrap();
+            bank.publish_path(&NewPath { debug_info: debug_info(0), ..new_path(1) }).unwrap();
             acknowledge();
         },
-        |visible, bank, acknowledged, calls| {
+        &|visible, bank, acknowledged, calls| {
             let name = NarFileName::bare(Sha256::of(&nar(1)));
-            let waits = bank.pending_facts(name).unwrap().is_some();
-            let nar_there =
-                bank.open_nar(NarFileName::zstd(Sha256::of(&nar(1)))).unwrap().is_some();
+            let placed = bank.open_nar(NarFileName::zstd(name.hash)).unwrap().is_some();
             if calls >= acknowledged[0] {
-                assert!(waits || nar_there, "an acknowledged NAR is gone");
+                hold(waits_whole(bank, 1) || placed, "an acknowledged NAR is gone")?;
             }
             if calls >= acknowledged[1] {
-                assert_eq!(visible, [1], "an acknowledged path is gone");
+                hold(visible == [1], "an acknowledged path is gone")?;
+                hold(has_extras(bank, 1, Some(0)), "its listing or debug information is gone")?;
             }
+            Ok(())
         },
+        &[],
     );
 }
 
@@ -260,13 +391,22 @@ fn a_commit_cut_anywhere_is_there_as_a_whole_or_not_at_all() {
             for number in 1..=3 {
                 add_pending(bank, number, Durability::WithCommit);
             }
-            bank.commit(&[new_path(1), new_path(2), new_path(3)]).unwrap();
+            let second = NewPath { debug_info: debug_info(1), ..new_path(2) };
+            bank.commit(&[new_path(1), second, new_path(3), twin(4, 1)]).unwrap();
             acknowledge();
         },
-        |visible, _, acknowledged, calls| {
-            assert!(visible.is_empty() || visible == [1, 2, 3], "{visible:?}");
-            assert!(calls < acknowledged[0] || visible == [1, 2, 3], "acknowledged and gone");
+        &|visible, bank, acknowledged, calls| {
+            hold(visible.is_empty() || visible == [1, 2, 3, 4], "a part of a commit")?;
+            if calls >= acknowledged[0] {
+                hold(!visible.is_empty(), "an acknowledged commit is gone")?;
+                hold(has_extras(bank, 2, Some(1)), "listing or debug information is gone")?;
+                hold(has_extras(bank, 4, None), "the listing of the second path of a NAR is gone")?;
+            }
+            Ok(())
         },
+        // That the journal is gone: done once more it changes nothing, as long as nothing came after it,
+        // which the next test is about.
+        &["pending"],
     );
 }
 
@@ -279,21 +419,74 @@ fn signatures_that_are_added_leave_the_old_narinfo_or_the_new_one() {
     let text = more.clone();
     at_every_cut(
         |bank, acknowledge| {
-            add_pending(bank, 1, Durability::Now);
-            bank.publish_path(&new_path(1)).unwrap();
+            add_pending(bank, 1, Durability::WithCommit);
+            bank.commit(&[new_path(1)]).unwrap();
             acknowledge();
             bank.replace_narinfo(path(1).hash(), &text).unwrap();
             acknowledge();
         },
-        |visible, bank, acknowledged, calls| {
+        &|visible, bank, acknowledged, calls| {
             if calls < acknowledged[0] {
-                return;
+                return Ok(());
             }
-            assert_eq!(visible, [1]);
+            hold(visible == [1], "an acknowledged path is gone")?;
             let found = bank.read_narinfo(path(1).hash()).unwrap().unwrap();
             let old = narinfo(1).to_text(&StoreDir::default());
-            let is_new = found == more.as_bytes();
-            assert!(is_new || (found == old.as_bytes() && calls < acknowledged[1]));
+            let is_old = found == old.as_bytes() && calls < acknowledged[1];
+            hold(is_old || found == more.as_bytes(), "neither the old narinfo nor the new one")
         },
+        &[],
+    );
+}
+
+#[test]
+fn an_upload_in_parts_cut_anywhere_has_all_that_its_state_says() {
+    let id = UploadId::new([7; 16]);
+    let whole = nar(1);
+    at_every_cut(
+        |bank, acknowledge| {
+            bank.create_upload(&id, b"0").unwrap();
+            acknowledge();
+            for end in [2, whole.len()] {
+                let mut file = bank.open_upload(&id).unwrap();
+                std::io::Write::write_all(&mut file, &whole[..end]).unwrap();
+                bank.advance_upload(&id, &file, end.to_string().as_bytes()).unwrap();
+                acknowledge();
+            }
+        },
+        &|_, bank, acknowledged, calls| {
+            let state =
+                bank.upload_state(&id).unwrap().map(|text| String::from_utf8(text).unwrap());
+            let good: Option<usize> = state.map(|text| text.parse().unwrap_or(usize::MAX));
+            if let Some(good) = good {
+                let mut bytes = Vec::new();
+                let mut file = bank.open_upload(&id).map_err(|error| error.to_string())?;
+                std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+                hold(bytes.get(..good) == whole.get(..good), "less than its state says")?;
+                hold(good <= whole.len(), "a state that does not read")?;
+            }
+            let least = acknowledged.iter().filter(|at| calls >= **at).count();
+            hold(good >= [None, Some(0), Some(2), Some(whole.len())][least], "a part is gone")
+        },
+        &[],
+    );
+}
+
+#[test]
+fn a_nar_that_is_set_aside_is_set_aside_for_good_and_a_new_one_takes_its_place() {
+    at_every_cut(
+        |bank, acknowledge| {
+            add_pending(bank, 1, Durability::WithCommit);
+            bank.commit(&[new_path(1)]).unwrap();
+            bank.set_aside(NarFileName::zstd(Sha256::of(&nar(1)))).unwrap();
+            acknowledge();
+            add_pending(bank, 1, Durability::WithCommit);
+            bank.commit(&[NewPath { replace: true, ..new_path(1) }]).unwrap();
+            acknowledge();
+        },
+        &|visible, _, acknowledged, calls| {
+            hold(calls < acknowledged[1] || visible == [1], "an acknowledged path is gone")
+        },
+        &[],
     );
 }

@@ -16,14 +16,20 @@
 //! **A NAR that came** ([`pending`]): its facts and its listing get their names in `pending/`, then the
 //! NAR itself. It is pending when all are there; recovery removes what is there without the others.
 //!
-//! **One path**, whose narinfo came ([`commit`]): 1. the NAR goes from `pending/` to `nar/`, and both
-//! directories are synced; a crash leaves a NAR without a narinfo, which nobody sees; 2. the listing,
+//! **One path**, whose narinfo came ([`commit`]): 1. the NAR goes from `pending/` to `nar/`, which
+//! is synced; a crash leaves a NAR without a narinfo, which nobody sees; 2. the listing,
 //! and where to find debug information; 3. the narinfo, as one file above. Only then is the path there.
 //!
-//! **Many paths** ([`commit`]): 1. one `syncfs` makes all their NARs durable; 2. a journal that holds
-//! all narinfos is written as one file above: from then on they are committed; 3. as above for each,
-//! references first, without a sync of their own; 4. one `syncfs`; 5. the journal goes. A crash before 2
-//! changes nothing; after it, recovery does 3 to 5 again before anything is served.
+//! **Many paths** ([`commit`]): 1. their NARs go to `nar/`, and one `syncfs` makes all of that durable;
+//! 2. a journal that holds all narinfos is written as one file above: from then on they are committed;
+//! 3. as above for each, references first, without a sync of their own; 4. one `syncfs`; 5. the journal
+//! goes. A crash before 2 leaves NARs that nobody sees; after it, recovery does 3 to 5 again before
+//! anything is served. The NARs go first because what waits may be let go of by others: a journal
+//! must never need what somebody can take away.
+//!
+//! **What fails half way** ([`Bank::settle`](super::Bank::settle)): a name may have been given and not
+//! be durable, and a journal may be there. Whoever publishes next makes good for it before anything
+//! else is looked at, so that what is found present may be acknowledged.
 
 pub mod commit;
 pub mod pending;
@@ -53,6 +59,8 @@ pub(super) const UPLOADS: &str = "uploads";
 pub struct Staged {
     file: File,
     temporary: PathBuf,
+    /// Whether the file belongs to nobody else, and goes with this.
+    is_own: bool,
 }
 
 /// Whether a name was given.
@@ -72,7 +80,7 @@ impl Staged {
         let name = format!("{}-{number}.part", std::process::id());
         let temporary = root.join(TEMPORARY).join(name);
         let file = system::create(&temporary).map_err(io_error(&temporary))?;
-        Ok(Self { file, temporary })
+        Ok(Self { file, temporary, is_own: true })
     }
 
     /// The file, to write to it or to read what was written.
@@ -122,8 +130,10 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // After a rename there is nothing left under this name, and a sweep follows at every start.
-        let _ = std::fs::remove_file(&self.temporary);
+        if self.is_own {
+            // After a rename nothing is left under this name, and a sweep follows at every start.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -164,7 +174,7 @@ pub(super) fn make_push_directories(root: &Path) -> Result<(), BankError> {
 }
 
 fn make_directory(directory: &Path) -> Result<(), BankError> {
-    match std::fs::create_dir_all(directory) {
+    match system::make_directory(directory) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => other.map_err(io_error(directory)),
     }

@@ -8,13 +8,13 @@
 //! uploads/<id>.state                  how many of them are good; the caller's format
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{
-    PENDING, Published, Staged, UPLOADS, entries, io_error, remove, sync_directory, system,
-};
+use super::{PENDING, Staged, UPLOADS, entries, io_error, remove, sync_directory, system};
 use crate::bank::{Bank, BankError};
 use crate::nix::nar_url::NarFileName;
 
@@ -25,6 +25,42 @@ pub enum Durability {
     Now,
     /// With the next commit of several paths.
     WithCommit,
+}
+
+/// Whether a file in `pending/` or `uploads/` is none of a NAR's own bytes.
+pub(in crate::bank) fn is_beside_a_nar(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    matches!(ending, Some("facts" | "ls" | "journal" | "state"))
+}
+
+/// What waits in `pending/` or `uploads/`, with its files.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What it is.
+    pub of: WaitingOf,
+    files: Vec<PathBuf>,
+}
+
+/// What it is that waits.
+#[derive(Debug)]
+pub enum WaitingOf {
+    /// A NAR.
+    Nar(NarFileName),
+    /// An upload of which parts came.
+    Upload(UploadId),
+}
+
+impl Waiting {
+    /// Whether none of its files is younger; those that are gone are as old as can be.
+    fn is_older_than(&self, age: Duration, now: SystemTime) -> bool {
+        self.files.iter().all(|path| match std::fs::symlink_metadata(path) {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(found) => {
+                let waited = found.modified().ok().and_then(|at| now.duration_since(at).ok());
+                waited.is_some_and(|waited| waited > age)
+            }
+        })
+    }
 }
 
 /// The name of an upload: 32 hexadecimal digits.
@@ -50,7 +86,7 @@ impl UploadId {
 }
 
 impl Bank {
-    /// Keeps a NAR until its narinfo comes. One that is there already stays.
+    /// Keeps a NAR until its narinfo comes, in the place of one that is there already.
     pub fn add_pending(
         &self,
         name: NarFileName,
@@ -70,14 +106,29 @@ impl Bank {
             if now {
                 staged.sync()?;
             }
-            // The same NAR has the same facts, but for those that a broken process left.
             staged.rename_over(&self.pending_part(name, ending))?;
         }
-        let (Published::New | Published::AlreadyThere) = nar.rename(&self.pending_nar(name))?;
+        // Facts and listing belong to these bytes: an earlier file may be compressed otherwise, or
+        // have lost its content when the power went.
+        nar.rename_over(&self.pending_nar(name))?;
         if now {
             sync_directory(&self.root().join(PENDING))?;
         }
         Ok(())
+    }
+
+    /// Makes a NAR that waits durable, with all that belongs to it.
+    pub fn sync_pending(&self, name: NarFileName) -> Result<(), BankError> {
+        let parts = ["facts", "ls"].map(|ending| self.pending_part(name, ending));
+        for path in [&self.pending_nar(name)].into_iter().chain(&parts) {
+            match system::open(path) {
+                Ok(file) => system::sync(&file, path).map_err(io_error(path))?,
+                // Not every NAR has a listing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error(path)(error)),
+            }
+        }
+        sync_directory(&self.root().join(PENDING))
     }
 
     /// What was computed of a NAR that waits; `None` where none of this name does.
@@ -105,24 +156,50 @@ impl Bank {
         remove(&self.pending_part(name, "facts"))
     }
 
-    /// Lets go of what has waited for longer than `age`: NARs and uploads. Says how many.
+    /// What has waited for longer than `age`: NARs and uploads, each by the youngest of its files.
     ///
     /// A clock that was set back makes nothing old; what is from the future waits on.
-    pub fn remove_waiting(&self, age: Duration, now: SystemTime) -> Result<u64, BankError> {
-        let mut removed = 0;
+    pub fn waiting_for_longer(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<Waiting>, BankError> {
+        let mut found: BTreeMap<PathBuf, Waiting> = BTreeMap::new();
         for directory in [PENDING, UPLOADS] {
             for path in entries(&self.root().join(directory))? {
-                let Ok(changed) = std::fs::metadata(&path).and_then(|found| found.modified())
-                else {
-                    continue;
+                let ending = path.extension().and_then(|ending| ending.to_str());
+                let whole = match ending {
+                    // It is committed, whoever waits for whatever.
+                    Some("journal") => continue,
+                    Some("facts" | "ls" | "part" | "state") => path.with_extension(""),
+                    _ => path.clone(),
                 };
-                if now.duration_since(changed).is_ok_and(|waited| waited > age) {
-                    remove(&path)?;
-                    removed += 1;
-                }
+                let name = whole.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let of = match (NarFileName::parse(name), UploadId::parse(name)) {
+                    (Some(name), _) => WaitingOf::Nar(name),
+                    (None, Some(id)) => WaitingOf::Upload(id),
+                    (None, None) => continue,
+                };
+                let waiting = Waiting { of, files: Vec::new() };
+                found.entry(whole).or_insert(waiting).files.push(path);
             }
         }
-        Ok(removed)
+        found.retain(|_, waiting| waiting.is_older_than(age, now));
+        Ok(found.into_values().collect())
+    }
+
+    /// Lets go of it, if it has still waited for longer than `age`. Says how many files went.
+    pub fn remove_waiting(
+        &self,
+        waiting: &Waiting,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<u64, BankError> {
+        if !waiting.is_older_than(age, now) {
+            return Ok(0);
+        }
+        waiting.files.iter().try_for_each(|path| remove(path))?;
+        Ok(waiting.files.len() as u64)
     }
 
     /// Removes, at a start, what is of no use without what a crash took from it.
@@ -157,7 +234,13 @@ impl Bank {
     pub fn create_upload(&self, id: &UploadId, state: &[u8]) -> Result<(), BankError> {
         let path = self.upload_file(id, "part");
         drop(system::create(&path).map_err(io_error(&path))?);
-        self.write_upload_state(id, state)
+        let begun = self.write_upload_state(id, state);
+        if begun.is_err() {
+            // The state may have its name though its directory was not synced. What is wrong with
+            // the disk was told already.
+            let _ = self.remove_upload(id);
+        }
+        begun
     }
 
     /// The bytes of an upload, to be written to behind those that are good, or read.
@@ -186,7 +269,11 @@ impl Bank {
 
     /// The state of an upload; `None` where there is none of this name.
     pub fn upload_state(&self, id: &UploadId) -> Result<Option<Vec<u8>>, BankError> {
-        self.read_small(&self.upload_file(id, "state"))
+        // One whose bytes are gone was finished or ended, and only its state could not be removed.
+        match self.open_regular(&self.upload_file(id, "part"))? {
+            Some(_) => self.read_small(&self.upload_file(id, "state")),
+            None => Ok(None),
+        }
     }
 
     /// Every upload that is under way.
@@ -201,7 +288,9 @@ impl Bank {
 
     /// Takes the bytes of an upload as a file that waits for its name.
     pub fn take_upload(&self, id: &UploadId) -> Result<Staged, BankError> {
-        Ok(Staged { file: self.open_upload(id)?, temporary: self.upload_file(id, "part") })
+        let (file, temporary) = (self.open_upload(id)?, self.upload_file(id, "part"));
+        // Where it does not get its name it is still the upload's.
+        Ok(Staged { file, temporary, is_own: false })
     }
 
     /// Ends an upload.
@@ -223,7 +312,7 @@ impl Bank {
     }
 }
 
-fn append(path: &std::path::Path, ending: &str) -> PathBuf {
+fn append(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(ending);

@@ -17,6 +17,12 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Makes a directory and those that it lies in, where they are missing.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    fault::point("publish.mkdir")?;
+    std::fs::create_dir_all(path)
+}
+
 /// Opens a file that is there, to write to it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
@@ -138,8 +144,8 @@ pub(super) mod trace {
         calls: Vec<Call>,
         /// The files by the names they have now, and the names they were made under.
         made_as: BTreeMap<PathBuf, PathBuf>,
-        /// What each holds, by the name it was made under.
-        contents: BTreeMap<PathBuf, Vec<u8>>,
+        /// What each held, by the name it was made under, and after which call.
+        contents: Vec<(usize, PathBuf, Vec<u8>)>,
     }
 
     thread_local! {
@@ -148,14 +154,11 @@ pub(super) mod trace {
 
     impl Record {
         fn take(&mut self, call: Call) {
+            let number = self.calls.len();
             match &call {
-                Call::Create(name) => {
-                    self.made_as.insert(name.clone(), name.clone());
-                    self.contents.insert(name.clone(), Vec::new());
-                }
+                Call::Create(name) => drop(self.made_as.insert(name.clone(), name.clone())),
                 Call::Rename(from, to) => {
                     if let Some(file) = self.made_as.remove(from) {
-                        self.contents.insert(file.clone(), std::fs::read(to).unwrap_or_default());
                         self.made_as.insert(to.clone(), file);
                     }
                 }
@@ -166,6 +169,10 @@ pub(super) mod trace {
                 }
                 Call::Remove(name) => drop(self.made_as.remove(name)),
                 Call::Sync(_) | Call::SyncDirectory(_) | Call::SyncAll => {}
+            }
+            for (name, file) in &self.made_as {
+                let bytes = std::fs::read(name).unwrap_or_default();
+                self.contents.push((number, file.clone(), bytes));
             }
             self.calls.push(call);
         }
@@ -184,8 +191,8 @@ pub(super) mod trace {
         RECORD.with_borrow(|record| record.as_ref().map_or(0, |record| record.calls.len()))
     }
 
-    /// What the files hold, by the names they were made under.
-    pub(in crate::bank::publish) fn contents() -> BTreeMap<PathBuf, Vec<u8>> {
+    /// What the files held after each call, by the names they were made under.
+    pub(in crate::bank::publish) fn contents() -> Vec<(usize, PathBuf, Vec<u8>)> {
         RECORD.with_borrow(|record| {
             record.as_ref().map(|record| record.contents.clone()).unwrap_or_default()
         })

@@ -98,7 +98,7 @@ fn a_closure_is_asked_for_sent_and_committed_once() {
     assert_eq!(server.state().nars.len(), 2);
     let again = push(&store, &server, &[&b]).unwrap();
     assert_eq!((again.pushed.len(), again.present), (0, 2));
-    assert_eq!(server.state().log.len(), 5, "one question is all it takes");
+    assert_eq!(server.state().log.len(), 6, "one question is all it takes");
     // Another path on top: only that.
     let c = store.add("c", b"ccc", &[&b]);
     let more = push(&store, &server, &[&c, &a]).unwrap();

@@ -182,7 +182,8 @@ impl From<Failure> for Refused {
 
 /// Hands a body to `take` on a thread that may block, once there is leave for one more upload.
 ///
-/// The thread goes on when the client has gone: what came whole is taken.
+/// Both ends of the body go on when the client has gone and hyper drops this future: what came whole
+/// is taken.
 pub(super) async fn upload<T: Send + 'static>(
     state: &Arc<State>,
     pushing: &Pushing,
@@ -198,7 +199,10 @@ pub(super) async fn upload<T: Send + 'static>(
         drop(slot);
         taken
     });
-    let ((), taken) = tokio::join!(arriving.hand_on(), work);
+    let handing_on = tokio::spawn(arriving.hand_on());
+    let taken = work.await;
+    // It ends by itself, at the latest when nobody reads any more, and has nothing to say.
+    let _ended = handing_on.await;
     match taken {
         Ok(taken) => taken.map_err(Refused::Push),
         Err(error) => Err(Failure::Internal(format!("an upload failed: {error}")).into()),

@@ -44,6 +44,11 @@ impl Connection {
         )
     }
 
+    /// As [`Self::open`], of a server that may be gone.
+    pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, PATIENCE).map(Self::over)
+    }
+
     #[track_caller]
     pub(crate) fn open_unix(path: &Path) -> Self {
         Self::over(

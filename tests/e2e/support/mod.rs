@@ -3,8 +3,11 @@
 pub(crate) mod bank;
 pub(crate) mod fixtures;
 pub(crate) mod http;
+pub(crate) mod made;
 pub(crate) mod nix;
 pub(crate) mod proxy;
+pub(crate) mod push;
+pub(crate) mod pushed;
 pub(crate) mod server;
 pub(crate) mod trees;
 

@@ -277,6 +277,13 @@ pub(crate) fn tempdir() -> Scratch {
     )
 }
 
+/// A directory of the test's own in memory, where there is such a place: for thousands of small files whose
+/// syncs are not what is tested.
+pub(crate) fn tempdir_in_memory() -> Scratch {
+    let memory = tempfile::Builder::new().prefix("e2e-").tempdir_in("/dev/shm");
+    memory.map_or_else(|_| tempdir(), Scratch)
+}
+
 impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         self.0.path()

@@ -34,7 +34,11 @@ pub(crate) struct Setup {
 impl Setup {
     /// A server with nothing but an empty data directory.
     pub(crate) fn bare() -> Self {
-        let own = tempdir();
+        Self::within(tempdir())
+    }
+
+    /// The same, with the data directory below this one, which goes when the server does.
+    pub(crate) fn within(own: Scratch) -> Self {
         let mut setup = Self::on(&own.path().join("data"));
         setup.own = Some(own);
         setup
@@ -50,6 +54,11 @@ impl Setup {
             environment: Vec::new(),
             wrapper: Vec::new(),
         }
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Serve this local store live.
