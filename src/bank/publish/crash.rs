@@ -152,7 +152,8 @@ impl Disk<'_> {
 
     /// What a file holds after the call of this number.
     fn bytes(&self, file: &Path, number: usize) -> &[u8] {
-        let mut of_file = self.contents.iter().filter(|(at, name, _)| *at <= number && name == file);
+        let mut of_file =
+            self.contents.iter().filter(|(at, name, _)| *at <= number && name == file);
         of_file.next_back().map_or(&[], |(_, _, bytes)| bytes)
     }
 
