@@ -185,7 +185,13 @@ impl Ingest {
         let file = self.bank.open_upload(id)?;
         let at = |source| written(id, source);
         // A process that ended within a part may have left bytes behind those that are good.
-        let surplus = file.metadata().map_err(at)?.len().saturating_sub(offset);
+        let size = file.metadata().map_err(at)?.len();
+        let Some(surplus) = size.checked_sub(offset) else {
+            // Somebody has cut it: it is begun anew.
+            self.bank.remove_upload(id)?;
+            self.quota.give_back(size);
+            return Err(PushError::NoUpload(id.as_str().into()));
+        };
         truncate(&file, offset).map_err(at)?;
         self.quota.give_back(surplus);
         let room = self.quota.reserve();
