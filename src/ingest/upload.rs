@@ -185,7 +185,13 @@ impl Ingest {
         let file = self.bank.open_upload(id)?;
         let at = |source| written(id, source);
         // A process that ended within a part may have left bytes behind those that are good.
-        let surplus = file.metadata().map_err(at)?.len().saturating_sub(offset);
+        let size = file.metadata().map_err(at)?.len();
+        let Some(surplus) = size.checked_sub(offset) else {
+            // Somebody has cut it: it is begun anew.
+            self.bank.remove_upload(id)?;
+            self.quota.give_back(size);
+            return Err(PushError::NoUpload(id.as_str().into()));
+        };
         truncate(&file, offset).map_err(at)?;
         self.quota.give_back(surplus);
         let room = self.quota.reserve();
@@ -194,14 +200,12 @@ impl Ingest {
             Ok(self.bank.advance_upload(id, &file, &kept.to_json())?)
         });
         if let Err(error) = written {
-            // The state may have its new name though its directory was not synced: then the part is
-            // taken, and who repeats it is told where the upload has come to.
-            if matches!(self.kept(id), Ok(Some(state)) if state.offset == offset) {
-                // The bytes go before the room for them is given back; where that fails the next
-                // part cuts them off.
-                let _ = truncate(&file, offset);
-            } else {
+            // The state may have got its name all the same, and what it says stays. Else the bytes go
+            // before the room for them is given back; where that fails the next part cuts them off.
+            if self.kept(id).ok().flatten().is_some_and(|now| now.offset != offset) {
                 room.keep();
+            } else {
+                let _ = truncate(&file, offset);
             }
             return Err(error);
         }

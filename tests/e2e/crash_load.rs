@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    made::{Form, closure},
+    made::closure,
     pushed::{Acknowledged, Pushed, Pusher, Stop, check, check_left_over, names, narinfos, verify},
     server::Server,
     trees::Numbers,

@@ -152,8 +152,9 @@ impl Disk<'_> {
 
     /// What a file holds after the call of this number.
     fn bytes(&self, file: &Path, number: usize) -> &[u8] {
-        let of_file = self.contents.iter().filter(|(at, name, _)| *at <= number && name == file);
-        of_file.last().map_or(&[], |(_, _, bytes)| bytes)
+        let mut of_file =
+            self.contents.iter().filter(|(at, name, _)| *at <= number && name == file);
+        of_file.next_back().map_or(&[], |(_, _, bytes)| bytes)
     }
 
     /// Which of the first `count` calls may be lost, as the numbers of calls; for the creation of a
@@ -484,9 +485,14 @@ fn a_nar_that_is_set_aside_is_set_aside_for_good_and_a_new_one_takes_its_place()
             bank.commit(&[NewPath { replace: true, ..new_path(1) }]).unwrap();
             acknowledge();
         },
-        &|visible, _, acknowledged, calls| {
+        &|visible, bank, acknowledged, calls| {
+            let name = NarFileName::zstd(Sha256::of(&nar(1))).file_name();
+            let is_aside = bank.root().join("damaged").join(name).exists();
+            hold(calls < acknowledged[0] || is_aside, "what was set aside is gone")?;
             hold(calls < acknowledged[1] || visible == [1], "an acknowledged path is gone")
         },
-        &[],
+        // Where a name that was renamed away stays as well: no file system here does that. And the
+        // journal, as above.
+        &["nar", "pending"],
     );
 }
