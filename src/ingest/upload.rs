@@ -200,14 +200,12 @@ impl Ingest {
             Ok(self.bank.advance_upload(id, &file, &kept.to_json())?)
         });
         if let Err(error) = written {
-            // The state may have its new name though its directory was not synced: then the part is
-            // taken, and who repeats it is told where the upload has come to.
-            if matches!(self.kept(id), Ok(Some(state)) if state.offset == offset) {
-                // The bytes go before the room for them is given back; where that fails the next
-                // part cuts them off.
-                let _ = truncate(&file, offset);
-            } else {
+            // The state may have got its name all the same, and what it says stays. Else the bytes go
+            // before the room for them is given back; where that fails the next part cuts them off.
+            if self.kept(id).ok().flatten().is_some_and(|now| now.offset != offset) {
                 room.keep();
+            } else {
+                let _ = truncate(&file, offset);
             }
             return Err(error);
         }
