@@ -6,6 +6,7 @@
 
 mod compression;
 mod decode;
+mod encode;
 mod error;
 mod hashed;
 pub mod read_at;
@@ -15,5 +16,6 @@ pub(crate) mod testing;
 
 pub use compression::{Compression, UnknownCompression};
 pub use decode::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_RATIO, Decoder, Limits, RATIO_FREE};
+pub use encode::Compressed;
 pub use error::CodecError;
 pub use hashed::Hashed;

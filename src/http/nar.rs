@@ -22,8 +22,9 @@ use super::error::Failure;
 use super::range::{self, Asked};
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use super::tree_body::TreeBody;
+use crate::codec::{Compressed, Compression};
 use crate::metrics::{EncodingLabel, Route};
-use crate::nix::nar_url::NarRequest;
+use crate::nix::nar_url::{NarFileName, NarRequest};
 use crate::source::cache::{Cache, OpenNar};
 use crate::source::chunks::BoxedChunks;
 use crate::source::{Nar, NarBody, Source, Stored, TransferError};
@@ -42,14 +43,20 @@ pub async fn get(
     let asked = NarRequest::parse(params.get("name"), request.uri.query())
         .ok_or(Failure::BadRequest("not the name of a NAR"))?;
     let head = request.method == Method::HEAD;
-    let asker = Arc::clone(&cache);
+    let (asker, shared) = (Arc::clone(&cache), Arc::clone(&state));
     let headers = request.headers.clone();
     let prepared = state
         .blocking(Work::Small, move || {
-            let found = asker.first(|source| source.nar(asked))?;
-            let Some((source, nar)) = found else { return Err(Failure::NotFound) };
-            keep_open(&asker, asked, &nar);
-            prepare(source, nar, &headers, head)
+            if let Some((source, nar)) = asker.first(|source| source.nar(asked))? {
+                keep_open(&asker, asked, &nar);
+                return prepare(source, nar, &headers, head);
+            }
+            match pushed_as(&shared, &asker, asked)? {
+                Some((name, compression)) => {
+                    again(&asker, asked, name, compression, &headers, head)
+                }
+                None => Err(Failure::NotFound),
+            }
         })
         .await?;
     State::scan_in_background(&cache);
@@ -102,7 +109,8 @@ enum Prepared {
 }
 
 enum Streamed {
-    Chunks(BoxedChunks, u64),
+    /// With their length, where it is known.
+    Chunks(BoxedChunks, Option<u64>),
     Growing(GrowingBody),
 }
 
@@ -111,7 +119,7 @@ impl Streamed {
         match self {
             Self::Chunks(chunks, size) => {
                 let counted = Counted { chunks, state: Arc::clone(state) };
-                Body::new(BlockingBody::new(counted, Some(size)))
+                Body::new(BlockingBody::new(counted, size))
             }
             Self::Growing(body) => Body::new(body),
         }
@@ -176,9 +184,60 @@ fn body(
             let chunks = stored
                 .into_chunks(part, size)
                 .map_err(|error| Failure::Internal(error.to_string()))?;
-            Ok(Prepared::Stream(response, Streamed::Chunks(chunks, length)))
+            Ok(Prepared::Stream(response, Streamed::Chunks(chunks, Some(length))))
         }
     }
+}
+
+/// The NAR that a client remembers under the name that it was pushed under, and in which compression.
+///
+/// Nix keeps the narinfo that it pushed for 30 days, and the NAR in it was named after a file that was
+/// compressed there. Here it lies under another name, in our own form.
+fn pushed_as(
+    state: &State,
+    cache: &Cache,
+    asked: NarRequest,
+) -> Result<Option<(NarFileName, Compression)>, Failure> {
+    let (NarRequest::File { name, .. }, Some(database)) = (asked, &state.state_db) else {
+        return Ok(None);
+    };
+    let known = database
+        .nar_of_name(&cache.name, name)
+        .map_err(|error| Failure::Internal(error.to_string()))?;
+    Ok(known
+        .and_then(|(hash, compression)| Some((NarFileName::zstd(hash), compression.parse().ok()?))))
+}
+
+/// A NAR in a compression that it is not stored in. What is stored as zstd is sent as it lies.
+fn again(
+    cache: &Cache,
+    asked: NarRequest,
+    name: NarFileName,
+    compression: Compression,
+    request: &HeaderMap,
+    head: bool,
+) -> Result<Prepared, Failure> {
+    let stored = match compression {
+        Compression::Zstd => name,
+        _ => NarFileName::bare(name.hash),
+    };
+    let request_for = NarRequest::File { name: stored, path: None };
+    let found = cache.first(|source| source.nar(request_for))?;
+    let Some((source, nar)) = found else { return Err(Failure::NotFound) };
+    if compression == Compression::Zstd {
+        keep_open(cache, asked, &nar);
+        return prepare(source, nar, request, head);
+    }
+    let mut response = http::Response::new(());
+    let tag = format!("\"{}-as-{compression}\"", nar.tag);
+    fixed_headers(&mut response, &tag)?;
+    let (NarBody::Stored(stored), Some(size), false) = (nar.body, nar.size, head) else {
+        return Ok(Prepared::Ready(response.map(|()| Body::new(UnknownLength))));
+    };
+    let internal = |error: &dyn std::fmt::Display| Failure::Internal(error.to_string());
+    let chunks = stored.into_chunks(0..size, size).map_err(|error| internal(&error))?;
+    let chunks = Compressed::new(chunks, compression).map_err(|error| internal(&error))?;
+    Ok(Prepared::Stream(response, Streamed::Chunks(Box::new(chunks), None)))
 }
 
 /// A NAR of which nobody knows yet how long it will be: no length, no ranges.

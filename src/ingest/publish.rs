@@ -198,6 +198,12 @@ impl Ingest {
             }
             Checked::Present => Outcome::Present,
         };
+        if let (Some(recorder), Some(name)) = (&self.recorder, name)
+            && name != NarFileName::bare(narinfo.info.nar_hash)
+            && name != NarFileName::zstd(narinfo.info.nar_hash)
+        {
+            recorder.named(&self.cache.name, name, &narinfo);
+        }
         if outcome == Outcome::Present
             && let Some(name) = name
         {

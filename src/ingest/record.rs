@@ -9,8 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Pusher;
-use crate::index::state::{ConflictRecord, PushRecord, StateDb, StateError};
+use crate::index::state::{ConflictRecord, NarName, PushRecord, StateDb, StateError};
 use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
+use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePathHash;
 
@@ -28,6 +30,7 @@ pub struct Recorder {
 enum Note {
     Push(PushRecord),
     Conflict(ConflictRecord),
+    Name(NarName),
 }
 
 impl Recorder {
@@ -51,6 +54,16 @@ impl Recorder {
             token: pusher.token.clone(),
             address: pusher.address.clone(),
             at: now(),
+        }));
+    }
+
+    /// Notes under which name a NAR was pushed: Nix remembers it, and asks for it again.
+    pub(super) fn named(&self, cache: &str, name: NarFileName, narinfo: &NarInfo) {
+        self.note(Note::Name(NarName {
+            cache: cache.into(),
+            name,
+            nar_hash: narinfo.info.nar_hash,
+            compression: narinfo.compression.clone(),
         }));
     }
 
@@ -97,15 +110,19 @@ impl Drop for Recorder {
 
 fn write_all(state: &StateDb, notes: &Receiver<Note>) {
     while let Ok(first) = notes.recv() {
-        let mut pushes = Vec::new();
+        let (mut pushes, mut names) = (Vec::new(), Vec::new());
         for note in std::iter::once(first).chain(notes.try_iter().take(AT_ONCE - 1)) {
             match note {
                 Note::Push(push) => pushes.push(push),
+                Note::Name(name) => names.push(name),
                 Note::Conflict(conflict) => say(state.record_conflict(&conflict)),
             }
         }
         if !pushes.is_empty() {
             say(state.record_pushes(&pushes));
+        }
+        if !names.is_empty() {
+            say(state.record_nar_names(&names));
         }
     }
 }

@@ -63,6 +63,12 @@ pub enum TransferError {
     },
 }
 
+impl From<std::io::Error> for TransferError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Read { path: "a NAR".into(), why: error.to_string() }
+    }
+}
+
 /// Passes chunks on, one late.
 pub struct Verified<I> {
     chunks: I,

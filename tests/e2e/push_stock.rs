@@ -54,6 +54,7 @@ fn pushes_compressed_as(compression: &str) {
         format!("?compression={compression}&write-nar-listing=true&index-debug-info=true");
     copy_to(&client, &server, &settings, &pushed());
     assert_substituted_elsewhere(&server, &pushed());
+    assert_substituted_from_memory(&client, &server);
     assert_nothing_waits(&server);
     assert_debug_information_is_found(&server);
     // Whatever it came in, it lies here in our form, with our listing.
@@ -64,6 +65,18 @@ fn pushes_compressed_as(compression: &str) {
         let size = fs::metadata(server.bank().join(url)).unwrap().len();
         assert_eq!(field(&text, "FileSize"), Some(size.to_string()));
         server.get(&format!("/{}.ls", path.hash())).expect(200);
+    }
+}
+
+/// Whoever pushed remembers for 30 days what it called the NARs then, and asks for just that.
+#[track_caller]
+fn assert_substituted_from_memory(pusher: &Client<'_>, server: &Server) {
+    let mut words = pusher.copy_words(&server.url(), &server.key(), &pushed());
+    // What it remembers has no signature of ours.
+    words.insert(1, "--no-check-sigs".into());
+    pusher.run("nix", &words);
+    for path in pushed() {
+        assert!(pusher.dump(path) == fixtures().dump(path), "{path:?} came back with other bytes");
     }
 }
 
@@ -113,6 +126,7 @@ fn push_arrives_from_an_old_nix() {
     let client = Client::new(Version::Old, &fixtures().store);
     copy_to(&client, &server, "?write-nar-listing=true&index-debug-info=true", &pushed());
     assert_substituted_elsewhere(&server, &pushed());
+    assert_substituted_from_memory(&client, &server);
     assert_nothing_waits(&server);
     assert_debug_information_is_found(&server);
 }

@@ -18,12 +18,14 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::bank::{BankError, publish::private};
 
+mod names;
 mod pushes;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
+pub use names::NarName;
 pub use pushes::{ConflictRecord, PushRecord};
 pub use tokens::{Revoked, TokenRecord, Tokens};
 

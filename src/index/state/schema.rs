@@ -40,6 +40,15 @@ CREATE TABLE pushes (
 ) STRICT;
 CREATE INDEX pushes_of_path ON pushes (hash);
 
+-- The names that Nix gave to NARs it pushed, and that it remembers for 30 days.
+CREATE TABLE nar_names (
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    nar_hash TEXT NOT NULL,
+    compression TEXT NOT NULL,
+    PRIMARY KEY (cache, name)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE conflicts (
     number INTEGER PRIMARY KEY,
     cache TEXT NOT NULL,
