@@ -1,4 +1,9 @@
 //! The command line: one file a command, arguments and output, no logic.
+#![allow(
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
+    reason = "the comments on arguments are help texts, printed as they stand"
+)]
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Who is let in: each request to a cache, before anything is looked up.
 //!
-//! [`Place`] says from a request's head alone which cache it is about and what right it needs: reading
+//! `Place` says from a request's head alone which cache it is about and what right it needs: reading
 //! needs [`Right::Pull`], every other method [`Right::Push`], and so does the whole native API. What
-//! was found out travels with the request as [`Admitted`], and is the only way for a handler to get at
+//! was found out travels with the request as `Admitted`, and is the only way for a handler to get at
 //! a cache: one that was not asked for here cannot be reached by another spelling of its name.
 
 use std::net::IpAddr;

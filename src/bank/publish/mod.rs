@@ -10,7 +10,7 @@
 //! **One file** ([`Staged`]): 1. a temporary file in `tmp/` beside its target, opened `O_EXCL`; 2.
 //! written, and `fsync`; 3. `renameat2(RENAME_NOREPLACE)` to its name; file systems without that flag
 //! get `linkat` and `unlink`, which refuse a taken name as well; 4. `fsync` of the directory. A crash
-//! before 3 leaves a temporary file, which [`recover`] removes. Not `O_TMPFILE`: on ZFS linking one
+//! before 3 leaves a temporary file, which [`Bank::recover`](crate::bank::Bank::recover) removes. Not `O_TMPFILE`: on ZFS linking one
 //! waits for a whole transaction group.
 //!
 //! **A NAR that came** ([`pending`]): its facts and its listing get their names in `pending/`, then the

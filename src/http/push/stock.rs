@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::answer::{line, refuse};
 use super::body::split;
-use crate::bank::BuildId;
+use crate::bank::{BuildId, MAX_SMALL_OBJECT};
 use crate::codec::{Compression, Decoder, Limits};
 use crate::http::auth::Pushing;
 use crate::http::error::Failure;
@@ -28,8 +28,9 @@ type AppState = axum::extract::State<Arc<State>>;
 
 /// The largest listing that is read, in bytes as it is sent: that of a million files.
 const MAX_LISTING: usize = 128 << 20;
-/// The largest build log that is taken, in bytes.
-const MAX_LOG: usize = 256 << 20;
+/// The largest build log that is taken, in bytes: one that is larger could not be compared again.
+const MAX_LOG: usize = 64 << 20;
+const _: () = assert!(MAX_LOG as u64 <= MAX_SMALL_OBJECT);
 /// The largest realisation or debug information, in bytes.
 const MAX_JSON: usize = 1 << 20;
 
