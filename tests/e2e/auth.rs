@@ -541,3 +541,42 @@ fn another_nar_of_a_path_is_refused_and_why_tells_of_it() {
     let ours = fixtures().nar_hash(leaf);
     assert!(line.contains(&theirs) && line.contains(&ours), "{line}");
 }
+
+#[test]
+fn an_upload_is_gone_on_with_by_whoever_began_it_and_by_nobody_else() {
+    let place = Place::new(PRIVATE);
+    let server = place.start();
+    let (own, other) = (place.token("docs", "push"), place.token("docs", "push"));
+    let new = format!(
+        r#"{{"nar_hash":"{}","nar_size":100,"form":"zstd-3"}}"#,
+        Sha256::of(b"a NAR that never comes")
+    );
+    let call = |method: &str, below: &str, token: &str, body: &str| {
+        let url = format!("/c/docs/_snowbank/v1/uploads{below}");
+        let token = bearer(token);
+        let headers = [
+            ("Authorization", token.as_str()),
+            ("Upload-Offset", "0"),
+            ("Part-Hash", &Sha256::of(body.as_bytes()).to_string()),
+        ];
+        server.connect().send_with_body(method, &url, &headers, body.as_bytes())
+    };
+    let begun = call("POST", "", &own, &new).expect(200).json();
+    let upload = format!("/{}", begun["upload"].as_str().unwrap());
+    // Two tokens of one host are two clients, and neither learns of the other's upload.
+    let others = call("POST", "", &other, &new).expect(200).json();
+    assert_ne!(begun["upload"], others["upload"]);
+    for method in ["GET", "PATCH", "DELETE"] {
+        let refused = call(method, &upload, &other, "bytes").expect(404).text();
+        assert_eq!(
+            refused,
+            call(method, &format!("/{}", "0".repeat(32)), &other, "bytes")
+                .text()
+                .replace(&"0".repeat(32), begun["upload"].as_str().unwrap())
+        );
+    }
+    call("PATCH", &upload, &own, "bytes").expect(200);
+    assert_eq!(call("GET", &upload, &own, "").expect(200).json()["offset"], 5);
+    call("DELETE", &upload, &own, "").expect(204);
+    call("GET", &upload, &own, "").expect(404);
+}
