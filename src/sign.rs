@@ -13,6 +13,7 @@ use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
+use crate::nix::base64;
 use crate::nix::signature::{KeyName, Signature, SignatureError};
 
 /// A key file is one line; more than this is something else.
@@ -165,8 +166,8 @@ fn is_credential(path: &Path) -> bool {
 impl PublicKey {
     /// Reads `name:base64`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (name, base64) = text.split_once(':')?;
-        let bytes: [u8; 32] = BASE64.decode(base64.as_bytes()).ok()?.try_into().ok()?;
+        let (name, digits) = text.split_once(':')?;
+        let bytes = base64::decode(digits)?;
         let key = VerifyingKey::from_bytes(&bytes).ok()?;
         Some(Self { name: KeyName::parse(name).ok()?, key })
     }

@@ -11,7 +11,7 @@ use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
-use crate::nix::store_path::StorePathHash;
+use crate::nix::store_path::{StorePath, StorePathHash};
 
 impl Ingest {
     /// Makes paths visible, all or none. Blocks.
@@ -29,14 +29,15 @@ impl Ingest {
             ))]);
         }
         let store_dir = self.store_dir();
-        let proved: HashSet<StorePathHash> = request
+        let proved: HashSet<&StorePath> = request
             .upstream
             .iter()
             .filter(|info| self.policy.is_of_upstream(store_dir, info))
-            .map(|info| info.path.hash())
+            .map(|info| &info.path)
             .collect();
         let ordered = references_first(&request.paths);
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
+        let together: HashSet<&StorePath> = ordered.iter().map(|info| &info.path).collect();
         let _locks = self.lock_all(&named);
         self.settle().map_err(|error| vec![error])?;
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
@@ -44,7 +45,7 @@ impl Ingest {
         let mut errors = told_twice(&request.paths);
         for info in ordered {
             let find = || self.pending(NarFileName::bare(info.nar_hash));
-            let elsewhere = |hash| named.contains(&hash) || proved.contains(&hash);
+            let elsewhere = |path: &StorePath| together.contains(path) || proved.contains(path);
             match self.check(info, &find, &elsewhere) {
                 Ok(Checked::New { path, taken_again }) => {
                     useless.extend(taken_again.then_some(path.nar.0));
@@ -169,7 +170,6 @@ fn references_first(paths: &[PathInfo]) -> Vec<&PathInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nix::store_path::StorePath;
 
     #[test]
     fn references_come_before_what_refers_to_them_and_each_path_once() {

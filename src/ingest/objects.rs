@@ -92,7 +92,7 @@ impl Ingest {
     ) -> Result<(), PushError> {
         let path = pushed.out_path.clone();
         // The output comes before what says that it is one.
-        if self.cache.find(path.hash())?.is_none() {
+        if !self.has(&path)? {
             return Err(PushError::MissingReferences {
                 path: path.clone(),
                 count: 1,

@@ -218,7 +218,7 @@ impl Ingest {
         &self,
         info: &PathInfo,
         find: &dyn Fn() -> Result<Option<(NarFileName, Facts)>, PushError>,
-        elsewhere: &dyn Fn(StorePathHash) -> bool,
+        elsewhere: &dyn Fn(&StorePath) -> bool,
     ) -> Result<Checked, PushError> {
         let there = self.there(info.path.hash())?;
         if let There::Whole(stored) = &there {
@@ -253,7 +253,7 @@ impl Ingest {
         waits: NarFileName,
         facts: &Facts,
         replace: bool,
-        elsewhere: &dyn Fn(StorePathHash) -> bool,
+        elsewhere: &dyn Fn(&StorePath) -> bool,
     ) -> Result<NewPath, PushError> {
         check_facts(info, facts)?;
         self.check_deriver(info)?;
@@ -306,15 +306,14 @@ impl Ingest {
     fn check_references(
         &self,
         info: &PathInfo,
-        elsewhere: &dyn Fn(StorePathHash) -> bool,
+        elsewhere: &dyn Fn(&StorePath) -> bool,
     ) -> Result<(), PushError> {
         let mut missing = Vec::new();
         for reference in &info.references {
-            let hash = reference.hash();
-            if hash == info.path.hash() || elsewhere(hash) {
+            if reference == &info.path || elsewhere(reference) {
                 continue;
             }
-            if self.cache.find(hash)?.is_none() {
+            if !self.has(reference)? {
                 missing.push(reference.as_str());
             }
         }
@@ -363,6 +362,14 @@ impl Ingest {
             debug_info: debug_info.unwrap_or_default(),
             replace: replace || replace_nar,
         })
+    }
+
+    /// Whether the cache has a path, from any source.
+    ///
+    /// The hash alone is not enough: a client would look for the path by its whole name.
+    pub(super) fn has(&self, path: &StorePath) -> Result<bool, PushError> {
+        let found = self.cache.find(path.hash())?;
+        Ok(found.is_some_and(|found| found.narinfo.info.path == *path))
     }
 
     /// What the bank has of a path.

@@ -5,7 +5,7 @@ use std::fmt;
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256 as Sha256State};
 
-use super::base32;
+use super::{base32, base64};
 
 /// A SHA-256 digest: a NarHash, a FileHash, or any other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +69,7 @@ impl Sha256 {
 }
 
 fn from_base64(digest: &str) -> Option<Sha256> {
-    BASE64.decode(digest.as_bytes()).ok()?.try_into().ok().map(Sha256)
+    base64::decode(digest).map(Sha256)
 }
 
 /// Error messages quote what came in, but never more than a line of it.

@@ -2,6 +2,7 @@
 
 mod as_text;
 pub mod base32;
+pub(crate) mod base64;
 pub mod build_id;
 pub mod cache_info;
 pub mod content_address;

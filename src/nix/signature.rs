@@ -4,6 +4,7 @@ use std::fmt;
 
 use data_encoding::BASE64;
 
+use super::base64;
 use super::hash::shorten;
 use super::path_info::PathInfo;
 use super::store_path::StoreDir;
@@ -63,13 +64,9 @@ impl Signature {
 
     /// Reads `name:base64`.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        let (name, base64) =
+        let (name, digits) =
             text.split_once(':').ok_or_else(|| SignatureError::Name(shorten(text)))?;
-        let bytes = BASE64
-            .decode(base64.as_bytes())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| SignatureError::Bytes(shorten(text)))?;
+        let bytes = base64::decode(digits).ok_or_else(|| SignatureError::Bytes(shorten(text)))?;
         Ok(Self { key_name: KeyName::parse(name)?, bytes })
     }
 

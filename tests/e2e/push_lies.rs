@@ -96,6 +96,9 @@ fn push_of_a_narinfo_that_lies_about_references_is_refused_with_the_reference() 
     let stranger = path_of("stranger").to_string();
     // In the bytes, but nowhere else: the reference must be here first.
     waiting.refuses(&[422], &stranger, &with(&text, "References", &format!("{there} {stranger}")));
+    // The hash is here, but of a path with another name.
+    let (hash, _) = there.split_once('-').unwrap();
+    waiting.refuses(&[409], "-renamed", &with(&text, "References", &format!("{hash}-renamed")));
     let missing = Made::file("missing", b"x");
     let mut referring = Made::referring("needs", &[&missing]);
     let sent = referring.sent("zstd");
