@@ -16,8 +16,13 @@ use zeroize::Zeroizing;
 const MAX_FILE: u64 = 1 << 20;
 
 /// A secret that is shown to the server and to nobody else.
+///
+/// One from a file is read anew each time, so that an agent goes on with the one that replaces it.
 #[derive(Clone)]
-pub struct Token(Zeroizing<String>);
+pub struct Token {
+    text: Zeroizing<String>,
+    file: Option<PathBuf>,
+}
 
 /// Why there is no token though one was named.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,13 @@ impl Token {
         if text.is_empty() || !text.chars().all(|character| character.is_ascii_graphic()) {
             return Err(TokenError::Format(place.to_owned()));
         }
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        Ok(Self { text: Zeroizing::new(text.to_owned()), file: None })
+    }
+
+    fn from_file(path: &Path) -> Result<Self, TokenError> {
+        let text =
+            read(path).map_err(|source| TokenError::File { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
     }
 
     /// Finds the token for `host`, which is a name without a port. `file` is the flag's.
@@ -53,9 +64,8 @@ impl Token {
         let variable = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let named = variable("SNOWBANK_TOKEN_FILE").map(PathBuf::from);
         if let Some(path) = file.map(Path::to_owned).or(named) {
-            let text =
-                read(&path).map_err(|source| TokenError::File { path: path.clone(), source })?;
-            return Self::parse(&text, &path.display().to_string()).map(Some);
+            let token = Self::from_file(&path)?;
+            return Ok(Some(Self { file: Some(path), ..token }));
         }
         if let Some(text) = variable("SNOWBANK_TOKEN") {
             let text = Zeroizing::new(text.to_string_lossy().into_owned());
@@ -75,7 +85,10 @@ impl Token {
 
     /// What goes into `Authorization`.
     pub(super) fn bearer(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("Bearer {}", self.0.as_str()))
+        // A file that is being replaced may be empty: then the last one serves.
+        let now = self.file.as_deref().and_then(|path| Self::from_file(path).ok());
+        let text = now.map_or_else(|| self.text.clone(), |token| token.text);
+        Zeroizing::new(format!("Bearer {}", text.as_str()))
     }
 }
 
@@ -207,6 +220,18 @@ default login x password other
             assert!(matches!(error, TokenError::Format(_)), "{bad:?}");
             assert!(!error.to_string().contains("words"));
         }
+    }
+
+    #[test]
+    fn a_token_file_that_was_replaced_counts_at_once_and_one_that_is_gone_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "first\n").unwrap();
+        let token = Token::find(Some(&path), "one.example", &|_| None).unwrap().unwrap();
+        std::fs::write(&path, "second\n").unwrap();
+        assert_eq!(token.bearer().as_str(), "Bearer second");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(token.bearer().as_str(), "Bearer first");
     }
 
     #[test]

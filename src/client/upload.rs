@@ -20,6 +20,7 @@ use super::remote::{Remote, RemoteError};
 use super::retry::{Backoff, Patience, Stop, random};
 use super::window::Window;
 use crate::codec::seekable::{Encoder, FRAME_SIZE, Pool, Settings, Summary};
+use crate::fault;
 use crate::native::{self, FinishUpload, NewUpload, UploadState};
 use crate::nix::nar;
 use crate::nix::path_info::PathInfo;
@@ -133,9 +134,11 @@ impl Trouble<'_> {
 
     /// Waits before the next try, or gives the error back if there is to be none.
     fn wait(&self, error: RemoteError, waits: &mut Waits) -> Result<(), UploadError> {
-        if !error.is_transient() {
-            return Err(error.into());
-        }
+        if error.is_transient() { self.pause(error, waits) } else { Err(error.into()) }
+    }
+
+    /// The same for an error that passes here, whatever it is elsewhere.
+    fn pause(&self, error: RemoteError, waits: &mut Waits) -> Result<(), UploadError> {
         self.window().overloaded(self.started.elapsed());
         let since = *waits.since.get_or_insert_with(Instant::now);
         let wait = waits.backoff.next(random(), error.retry_after());
@@ -315,7 +318,7 @@ impl Sending<'_> {
         };
         let end = self.begun + bytes.len() as u64;
         let mut waits = Waits::default();
-        let mut conflicts = 0;
+        let mut conflicted = false;
         loop {
             if state.complete {
                 return Err(Cut::Complete);
@@ -334,18 +337,24 @@ impl Sending<'_> {
             let Some(rest) = missing.and_then(|have| bytes.get(have..)) else {
                 return Err(Cut::Restart);
             };
+            // Where a test has us killed between two parts.
+            let _ = fault::point("push.part");
             match self.uploader.remote.patch(&state.upload, state.offset, rest) {
                 Ok(next) => {
                     let sent = next.offset.saturating_sub(state.offset);
                     self.sent += sent;
                     trouble.events.sent(sent);
                     waits = Waits::default();
+                    conflicted = false;
                     state = next;
                 }
                 Err(error) => {
                     match error.status() {
                         Some(404 | 410) => return Err(Cut::Restart),
-                        Some(409) if conflicts < MAX_RESTARTS => conflicts += 1,
+                        // It is at another offset; or another push of the same NAR, which we leave the
+                        // way to, is writing to it.
+                        Some(409) if !conflicted => conflicted = true,
+                        Some(409) => trouble.pause(error, &mut waits)?,
                         _ => trouble.wait(error, &mut waits)?,
                     }
                     // It may have arrived though no answer came.

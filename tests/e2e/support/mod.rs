@@ -2,6 +2,7 @@
 
 pub(crate) mod bank;
 pub(crate) mod fixtures;
+pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod made;
 pub(crate) mod nix;
