@@ -24,6 +24,8 @@ use crate::nix::nar_url::NarFileName;
 
 /// How much of a body is written at once, in bytes.
 const COPY_BUFFER: usize = 256 * 1024;
+/// Uploads in parts that may be unfinished in one cache. Each is looked at when another begins.
+const MAX_UNFINISHED: usize = 10_000;
 /// The longest name of a form, in bytes.
 const MAX_FORM: usize = 64;
 
@@ -125,7 +127,14 @@ impl Ingest {
         if let Some((_, facts)) = self.pending(NarFileName::bare(new.nar_hash))? {
             return Ok(complete(facts.nar_hash, facts.nar_size));
         }
-        for id in self.bank.uploads()? {
+        let unfinished = self.bank.uploads()?;
+        if unfinished.len() >= MAX_UNFINISHED {
+            let count = unfinished.len();
+            return Err(PushError::TooMany(format!(
+                "{count} uploads are unfinished; finish or delete some, or wait until they are old"
+            )));
+        }
+        for id in unfinished {
             let Some(kept) = self.kept(&id)? else { continue };
             let same = kept.nar_hash == new.nar_hash
                 && kept.nar_size == new.nar_size
