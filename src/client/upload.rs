@@ -372,8 +372,23 @@ impl Sending<'_> {
     fn finish(&self, summary: &Summary) -> Result<(), Cut> {
         let Some(state) = &self.state else { return Err(Cut::Restart) };
         let request = FinishUpload { file_size: summary.compressed_size, file_hash: None };
-        let remote = self.uploader.remote;
-        match self.uploader.trouble.again(|| remote.finish(&state.upload, &request)) {
+        let (remote, trouble) = (self.uploader.remote, &self.uploader.trouble);
+        let mut waits = Waits::default();
+        let finished = loop {
+            match trouble.again(|| remote.finish(&state.upload, &request)) {
+                // Another push of the same NAR is writing or finishing: then it is soon there or gone.
+                Err(UploadError::Remote(error)) if error.status() == Some(409) => {
+                    let now = remote.upload(&state.upload);
+                    if now.is_ok_and(|now| now.offset < summary.compressed_size) {
+                        // It has lost some of it, which will not come back.
+                        return Err(Cut::Restart);
+                    }
+                    trouble.pause(error, &mut waits)?;
+                }
+                finished => break finished,
+            }
+        };
+        match finished {
             Ok(_) => Ok(()),
             // Gone, or joined from parts that do not belong together: not if it is all from us.
             Err(UploadError::Remote(error))
