@@ -9,6 +9,7 @@ use super::CommandError;
 use crate::client::closure::LocalPaths;
 use crate::client::credentials::Token;
 use crate::client::remote::{Destination, Remote};
+use crate::codec::seekable;
 use crate::config::{self, Environment};
 use crate::source::local::StoreLayout;
 
@@ -41,7 +42,7 @@ pub(super) struct StoreArguments {
 #[derive(Debug, Args)]
 pub(super) struct TransferArguments {
     /// How hard to compress: 1 to 19, or -7 to -1 for more speed
-    #[arg(long, default_value_t = 3, allow_hyphen_values = true, value_name = "LEVEL")]
+    #[arg(long, default_value_t = seekable::LEVEL, allow_hyphen_values = true, value_name = "LEVEL")]
     pub(super) level: i32,
 
     /// The most uploads at once; how many there are is found out

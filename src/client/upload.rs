@@ -1,13 +1,13 @@
 //! One NAR on its way to the server.
 //!
-//! The tree is read ahead on a pool, verified against the database's NarHash on the way
-//! ([`NarStream`]), and compressed to the seekable form that the server keeps as it is. What is small
+//! The tree is read ahead on a pool ([`NarStream`]) and compressed to the seekable form that the server
+//! keeps as it is. It is hashed there, against the database's NarHash, and not here. What is small
 //! goes in one request. The rest goes in parts of [`native::PART_SIZE`]: one is made while the other
 //! is sent, so that an upload holds two of them and no more. Where the server has the beginning
 //! already, it is made again (the same input gives the same bytes) and not sent.
 //!
-//! Nothing of a NAR counts before it is whole: what vanishes or differs while it is read is an error
-//! that names the path, and what was sent of it is given up.
+//! Nothing of a NAR counts before it is whole: what vanishes while it is read is an error that names
+//! the path, what differs is refused by the server, and what was sent of it is given up.
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::bank::is_out_of_space;
 use crate::codec::CodecError;
 use crate::nix::nar::NarError;
 
@@ -55,12 +56,7 @@ pub enum Class {
 impl IngestError {
     /// The error for something that failed at our own files.
     pub fn storage(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Self::NoSpace(error),
-            _ => Self::Storage(error),
-        }
+        if is_out_of_space(&error) { Self::NoSpace(error) } else { Self::Storage(error) }
     }
 
     /// The error that a [`crate::codec::Decoder`] gave.

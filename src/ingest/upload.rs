@@ -380,11 +380,11 @@ impl Ingest {
         limits: &NarLimits,
         room: &Reservation,
     ) -> Result<(VerifiedNar, Staged), PushError> {
-        let staged = Staged::create(self.bank.root())?;
-        let output = Output::within(staged.file(), room);
-        match take(body, compression, limits, Keep::IfSeekable, &self.pool, output)? {
-            Taken::Stored(nar) => Ok((nar, staged)),
-            Taken::NotSeekable => self.encode(read_back(staged.file()), compression, limits, room),
+        match self.stage(body, compression, limits, Keep::IfSeekable, room)? {
+            (Taken::Stored(nar), staged) => Ok((nar, staged)),
+            (Taken::NotSeekable, staged) => {
+                self.encode(read_back(staged.file()), compression, limits, room)
+            }
         }
     }
 
@@ -396,12 +396,24 @@ impl Ingest {
         limits: &NarLimits,
         room: &Reservation,
     ) -> Result<(VerifiedNar, Staged), PushError> {
+        match self.stage(body, compression, limits, Keep::Encoded, room)? {
+            (Taken::Stored(nar), staged) => Ok((nar, staged)),
+            (Taken::NotSeekable, _) => unreachable!("what is encoded here has our form"),
+        }
+    }
+
+    /// Runs the pipeline into a temporary file of the bank.
+    fn stage(
+        &self,
+        body: impl Read,
+        compression: Compression,
+        limits: &NarLimits,
+        keep: Keep,
+        room: &Reservation,
+    ) -> Result<(Taken, Staged), PushError> {
         let staged = Staged::create(self.bank.root())?;
         let output = Output::within(staged.file(), room);
-        match take(body, compression, limits, Keep::Encoded, &self.pool, output)? {
-            Taken::Stored(nar) => Ok((nar, staged)),
-            Taken::NotSeekable => unreachable!("what is encoded here has our form"),
-        }
+        Ok((take(body, compression, limits, keep, &self.pool, output)?, staged))
     }
 
     /// What is kept of an upload of this pusher; of another's nothing is said.

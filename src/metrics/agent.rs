@@ -34,14 +34,6 @@ pub struct AgentMetrics {
     pub waits: IntCounter,
 }
 
-macro_rules! register {
-    ($registry:expr, $metric:expr) => {{
-        let metric = $metric?;
-        $registry.register(Box::new(metric.clone()))?;
-        metric
-    }};
-}
-
 impl AgentMetrics {
     /// Registers everything.
     pub fn new() -> Result<Self, prometheus::Error> {

@@ -3,6 +3,16 @@
 //! Label values come from fixed sets only, so that no request can make a new series. What a hot
 //! path counts is resolved once: counting is then one atomic addition.
 
+/// The registration of a fixed set of metrics: it fails only where two have one name, which the
+/// first test of this module would show.
+macro_rules! register {
+    ($registry:expr, $metric:expr) => {{
+        let metric = $metric?;
+        $registry.register(Box::new(metric.clone()))?;
+        metric
+    }};
+}
+
 pub mod agent;
 
 use std::array;
@@ -118,16 +128,6 @@ pub struct Metrics {
 
 const LATENCY_BUCKETS: [f64; 14] =
     [50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0];
-
-/// The registration of a fixed set of metrics: it fails only where two have one name, which the
-/// first test of this module would show.
-macro_rules! register {
-    ($registry:expr, $metric:expr) => {{
-        let metric = $metric?;
-        $registry.register(Box::new(metric.clone()))?;
-        metric
-    }};
-}
 
 impl Metrics {
     /// Registers everything.

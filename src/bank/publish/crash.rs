@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Staged;
 use super::commit::NewPath;
 use super::pending::{Durability, UploadId};
-use super::system::trace::{Call, record};
+use super::system::{Call, trace::record};
 use crate::bank::{Bank, BuildId, Object};
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;

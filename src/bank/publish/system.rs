@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
@@ -13,7 +13,7 @@ use crate::fault;
 pub(super) fn create(path: &Path) -> io::Result<File> {
     fault::point("publish.create")?;
     let file = File::options().read(true).write(true).create_new(true).open(path)?;
-    trace::note(|| trace::Call::Create(path.into()));
+    trace::note(|| Call::Create(path.into()));
     Ok(file)
 }
 
@@ -39,7 +39,7 @@ pub(super) fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 pub(super) fn sync(file: &File, path: &Path) -> io::Result<()> {
     fault::point("publish.fsync")?;
     file.sync_all()?;
-    trace::note(|| trace::Call::Sync(path.into()));
+    trace::note(|| Call::Sync(path.into()));
     Ok(())
 }
 
@@ -47,7 +47,7 @@ pub(super) fn sync(file: &File, path: &Path) -> io::Result<()> {
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     fault::point("publish.fsync_directory")?;
     File::open(path)?.sync_all()?;
-    trace::note(|| trace::Call::SyncDirectory(path.into()));
+    trace::note(|| Call::SyncDirectory(path.into()));
     Ok(())
 }
 
@@ -55,7 +55,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 pub(super) fn sync_file_system(path: &Path) -> io::Result<()> {
     fault::point("publish.syncfs")?;
     rustix::fs::syncfs(File::open(path)?)?;
-    trace::note(|| trace::Call::SyncAll);
+    trace::note(|| Call::SyncAll);
     Ok(())
 }
 
@@ -70,7 +70,7 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(errno) => return Err(errno.into()),
     }
-    trace::note(|| trace::Call::Rename(from.into(), to.into()));
+    trace::note(|| Call::Rename(from.into(), to.into()));
     Ok(())
 }
 
@@ -78,7 +78,7 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn rename_over(from: &Path, to: &Path) -> io::Result<()> {
     fault::point("publish.rename")?;
     std::fs::rename(from, to)?;
-    trace::note(|| trace::Call::Rename(from.into(), to.into()));
+    trace::note(|| Call::Rename(from.into(), to.into()));
     Ok(())
 }
 
@@ -86,7 +86,7 @@ pub(super) fn rename_over(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
     fault::point("publish.link")?;
     std::fs::hard_link(from, to)?;
-    trace::note(|| trace::Call::Link(from.into(), to.into()));
+    trace::note(|| Call::Link(from.into(), to.into()));
     Ok(())
 }
 
@@ -97,26 +97,26 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    trace::note(|| trace::Call::Remove(path.into()));
+    trace::note(|| Call::Remove(path.into()));
     Ok(())
+}
+
+/// One of the calls above that changed something, for a test to replay.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests read what was recorded"))]
+pub(super) enum Call {
+    Create(PathBuf),
+    Sync(PathBuf),
+    SyncDirectory(PathBuf),
+    SyncAll,
+    Rename(PathBuf, PathBuf),
+    Link(PathBuf, PathBuf),
+    Remove(PathBuf),
 }
 
 #[cfg(not(test))]
 mod trace {
-    use std::path::PathBuf;
-
-    #[expect(dead_code, reason = "what tests record is made nowhere else")]
-    pub(super) enum Call {
-        Create(PathBuf),
-        Sync(PathBuf),
-        SyncDirectory(PathBuf),
-        SyncAll,
-        Rename(PathBuf, PathBuf),
-        Link(PathBuf, PathBuf),
-        Remove(PathBuf),
-    }
-
-    pub(super) const fn note(_: impl FnOnce() -> Call + Copy) {}
+    pub(super) const fn note(_: impl FnOnce() -> super::Call + Copy) {}
 }
 
 #[cfg(test)]
@@ -127,16 +127,7 @@ pub(super) mod trace {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    #[derive(Clone, Debug)]
-    pub(in crate::bank::publish) enum Call {
-        Create(PathBuf),
-        Sync(PathBuf),
-        SyncDirectory(PathBuf),
-        SyncAll,
-        Rename(PathBuf, PathBuf),
-        Link(PathBuf, PathBuf),
-        Remove(PathBuf),
-    }
+    use super::Call;
 
     /// What was recorded.
     #[derive(Default)]

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::fault;
 use crate::http::error::{Failure, RETRY_SECONDS};
+use crate::http::state::CountAs;
 use crate::ingest::{Class, PushError};
+use crate::metrics::Route;
 use crate::native::{Refusal, Refusals};
 
 /// The status of a refusal.
@@ -86,5 +88,11 @@ fn with_headers(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) 
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
         headers.insert(RETRY_AFTER, RETRY_SECONDS);
     }
+    response
+}
+
+/// Has an answer counted as of an endpoint.
+pub(super) fn count(route: Route, mut response: Response) -> Response {
+    response.extensions_mut().insert(CountAs::route(route));
     response
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::mpsc;
 
 /// Pieces of a body between the connection and the thread that reads it: with pieces of hyper's
@@ -75,6 +75,23 @@ impl Read for BodyReader {
         let count = self.current.len().min(buffer.len());
         self.current.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+/// Why a small body was not taken.
+pub(super) enum NotWhole {
+    /// It is larger than it may be.
+    TooLong,
+    /// It ended before its end.
+    BrokeOff(String),
+}
+
+/// A body that fits into memory.
+pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, NotWhole> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(NotWhole::TooLong),
+        Err(error) => Err(NotWhole::BrokeOff(error.to_string())),
     }
 }
 

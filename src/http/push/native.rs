@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
 use http::StatusCode;
 use http::request::Parts;
-use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
-use super::answer::{json, refuse_all, refuse_with};
+use super::answer::{count, json, refuse_all, refuse_with};
+use super::body::{NotWhole, whole};
 use super::stock::{Refused, upload};
 use crate::bank::publish::pending::UploadId;
 use crate::http::auth::Pushing;
-use crate::http::state::{CountAs, Params, State, Work};
+use crate::http::state::{Params, State, Work};
 use crate::ingest::PushError;
 use crate::metrics::Route;
 use crate::native::{
@@ -161,11 +161,14 @@ async fn commit(axum::extract::State(state): AppState, pushing: Pushing, body: B
     };
     let done =
         state.blocking(Work::Small, move || pushing.ingest.commit(&request, &pushing.pusher));
-    count(match done.await {
-        Ok(Ok(done)) => json(StatusCode::OK, &done),
-        Ok(Err(errors)) => refuse_all(&errors),
-        Err(failure) => failure.into_response(),
-    })
+    count(
+        Route::Native,
+        match done.await {
+            Ok(Ok(done)) => json(StatusCode::OK, &done),
+            Ok(Err(errors)) => refuse_all(&errors),
+            Err(failure) => failure.into_response(),
+        },
+    )
 }
 
 /// Does what takes microseconds to milliseconds.
@@ -178,23 +181,25 @@ async fn small(
 }
 
 fn respond<T: serde::Serialize>(done: Result<T, Refused>) -> Response {
-    count(match done {
-        Ok(value) => json(StatusCode::OK, &value),
-        Err(Refused::Push(error)) => refuse_all(&[error]),
-        Err(Refused::Server(failure)) => failure.into_response(),
-    })
+    count(
+        Route::Native,
+        match done {
+            Ok(value) => json(StatusCode::OK, &value),
+            Err(Refused::Push(error)) => refuse_all(&[error]),
+            Err(Refused::Server(failure)) => failure.into_response(),
+        },
+    )
 }
 
 /// Reads a request.
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
-    let collected = Limited::new(body, MAX_JSON).collect().await;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+    let bytes = match whole(body, MAX_JSON).await {
+        Ok(bytes) => bytes,
+        Err(NotWhole::TooLong) => {
             let reason = format!("a request of more than {MAX_JSON} bytes; send several");
             return Err(refuse_with(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
-        Err(error) => {
+        Err(NotWhole::BrokeOff(error)) => {
             return Err(refuse_with(StatusCode::BAD_REQUEST, format!("broke off: {error}")));
         }
     };
@@ -217,9 +222,4 @@ fn needs_header(name: &str, what: &str) -> Response {
         StatusCode::BAD_REQUEST,
         format!("the header {name} is missing or malformed: {what}"),
     )
-}
-
-fn count(mut response: Response) -> Response {
-    response.extensions_mut().insert(CountAs::route(Route::Native));
-    response
 }

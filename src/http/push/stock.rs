@@ -8,15 +8,14 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::answer::{line, refuse};
-use super::body::split;
+use super::answer::{count, line, refuse};
+use super::body::{NotWhole, split, whole};
 use crate::bank::{BuildId, MAX_SMALL_OBJECT};
 use crate::codec::{Compression, Decoder, Limits};
 use crate::http::auth::Pushing;
 use crate::http::error::Failure;
-use crate::http::state::{CountAs, Params, State, Work};
+use crate::http::state::{Params, State, Work};
 use crate::ingest::{Ingest, Outcome, PushError};
 use crate::metrics::Route;
 use crate::nix::nar_url::NarFileName;
@@ -212,14 +211,15 @@ pub(super) async fn upload<T: Send + 'static>(
 
 /// A small body, whole and decoded.
 async fn small(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Response> {
-    let collected = Limited::new(body, limit).collect().await;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes().to_vec(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let bytes = match whole(body, limit).await {
+        Ok(bytes) => bytes.to_vec(),
+        Err(NotWhole::TooLong) => {
             let text = format!("more than {limit} bytes; that is more than is taken here");
             return Err(line(StatusCode::PAYLOAD_TOO_LARGE, &text));
         }
-        Err(error) => return Err(line(StatusCode::BAD_REQUEST, &format!("broke off: {error}"))),
+        Err(NotWhole::BrokeOff(error)) => {
+            return Err(line(StatusCode::BAD_REQUEST, &format!("broke off: {error}")));
+        }
     };
     let Some(encoding) = headers.get(CONTENT_ENCODING) else { return Ok(bytes) };
     let name = encoding.to_str().unwrap_or_default();
@@ -271,9 +271,4 @@ fn answer(done: Result<StatusCode, Refused>) -> Response {
 
 fn bad_name(expected: &str) -> Response {
     line(StatusCode::BAD_REQUEST, &format!("no cache has a file of this name; {expected} is one"))
-}
-
-fn count(route: Route, mut response: Response) -> Response {
-    response.extensions_mut().insert(CountAs::route(route));
-    response
 }
