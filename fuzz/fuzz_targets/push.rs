@@ -64,7 +64,7 @@ impl Fixture {
         let cache = Cache::new("fuzz".into(), info, sources, KeyRing::default(), 1 << 20, metrics);
         let policy = Policy { accept: Accept::Pusher, trusted_keys: vec![], upstream_keys: vec![] };
         let pool = Pool::new(std::num::NonZeroUsize::MIN).expect("threads");
-        let quota = Quota::new(None, &bank).expect("no quota");
+        let quota = Quota::new(None);
         let (cache, limits) = (Arc::new(cache), NarLimits::default());
         let place = Place { cache, source: Arc::clone(&source), bank: Arc::clone(&bank) };
         let ingest = Ingest::new(place, policy, limits, quota, pool, None);

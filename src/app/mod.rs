@@ -2,6 +2,7 @@
 //! that knows them all.
 
 pub mod agent;
+mod banks;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::{CachePolicy, Gate, PushPolicy};
-use crate::bank::publish::commit::Recovered;
 use crate::bank::{Bank, BankError};
 use crate::codec::seekable::Pool;
 use crate::config::{self, CacheConfig, Config, FirstRead, SigningKey, StoreLocation};
@@ -210,7 +210,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         for source in &cache.sources {
             match (source, &store) {
                 (config::Source::Bank, _) => {
-                    let bank = open_bank(cache, &store_dir)?;
+                    let bank = banks::open(config, cache, &store_dir, state_db.as_deref())?;
                     let source = BankSource::new(Arc::clone(&bank), store_dir.clone());
                     let source = Arc::new(Source::Bank(source));
                     sources.push(Arc::clone(&source));
@@ -260,8 +260,8 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         landing_page: config.landing_page,
         body_timeout: config.limits.body_timeout,
         log_requests: config.log.requests,
-        small_work: Semaphore::new(config.limits.blocking_threads),
-        large_work: Semaphore::new(cores * LARGE_WORK_PER_CORE),
+        small_work: Arc::new(Semaphore::new(config.limits.blocking_threads)),
+        large_work: Arc::new(Semaphore::new(cores * LARGE_WORK_PER_CORE)),
         patience: PATIENCE,
     })
 }
@@ -330,15 +330,6 @@ fn open_store(
     Ok(Arc::new(LocalStore::new(layout, limits, deadline, bakery, zstd_first)))
 }
 
-fn open_bank(cache: &CacheConfig, store_dir: &StoreDir) -> Result<Arc<Bank>, AppError> {
-    let bank = Bank::open(cache.directory.clone(), &cache_info(cache, store_dir))?;
-    let Recovered { commits, removed } = bank.recover()?;
-    if commits > 0 || removed > 0 {
-        tracing::info!(cache = cache.name, commits, removed, "finished what was left unfinished");
-    }
-    Ok(Arc::new(bank))
-}
-
 /// What takes the pushes to a cache.
 fn open_ingest(
     config: &Config,
@@ -347,7 +338,6 @@ fn open_ingest(
     pool: Pool,
     recorder: Option<Arc<Recorder>>,
 ) -> Result<Ingest, AppError> {
-    place.bank.prepare_for_pushes()?;
     let policy = ingest::Policy {
         accept: cache.accept,
         trusted_keys: cache.trusted_keys.clone(),
@@ -359,7 +349,9 @@ fn open_ingest(
         decoder_memory: config.limits.decoder_memory,
         ..NarLimits::default()
     };
-    let quota = Quota::new(cache.max_size, &place.bank)?;
+    // A dataset has its quota from ZFS.
+    let own_quota = cache.max_size.filter(|_| config.zfs.dataset.is_none());
+    let quota = Quota::new(own_quota);
     Ok(Ingest::new(place, policy, limits, quota, pool, recorder))
 }
 

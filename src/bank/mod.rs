@@ -14,6 +14,7 @@
 //! file outside. A last component that is a symbolic link, or not a regular file, is not followed
 //! but reported as damaged. Reading never holds a directory open: a dataset must stay unmountable.
 
+mod opening;
 pub mod publish;
 pub mod stamp;
 
@@ -23,6 +24,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -32,6 +34,7 @@ use crate::nix::nar_url::NarFileName;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 
+pub use opening::{Mounting, is_mount_point};
 pub use stamp::Stamp;
 
 /// The largest of the small objects (narinfo, listing, realisation) that is read into memory.
@@ -41,7 +44,22 @@ pub const MAX_SMALL_OBJECT: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Bank {
     root: PathBuf,
+    info: CacheInfo,
+    mounting: Mounting,
+    takes_pushes: bool,
+    /// Whether all that comes before the first use was done; see `opening`.
+    is_ready: AtomicBool,
+    opening: Mutex<opening::Checked>,
     unsettled: Mutex<publish::commit::Unsettled>,
+}
+
+/// How much room there is where a bank lies, in bytes, as its file system or its quota has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// What can still be written.
+    pub available: u64,
+    /// What could be written if nothing were there.
+    pub total: u64,
 }
 
 /// Why a bank could not answer.
@@ -50,6 +68,14 @@ pub enum BankError {
     /// The directory or its `nix-cache-info` is not there: not mounted, or removed.
     #[error("the bank at {0} is away (no nix-cache-info): is its dataset mounted?")]
     Away(PathBuf),
+    /// Something else is at the directory than what must be mounted there.
+    #[error("the bank at {root} is away: {why}")]
+    NotMounted {
+        /// The bank.
+        root: PathBuf,
+        /// What is there, and what should be.
+        why: String,
+    },
     /// The bank holds another store directory's paths.
     #[error("the bank at {root} is for the store directory {theirs:?}, not {ours:?}")]
     OtherStoreDir {
@@ -107,28 +133,6 @@ impl Bank {
         StoreDir::parse(cache_info::store_dir_of(&text)?).ok()
     }
 
-    /// Opens the bank at `root`, and makes it if there is none.
-    pub fn open(root: PathBuf, info: &CacheInfo) -> Result<Self, BankError> {
-        let marker = root.join(cache_info::NAME);
-        let bank = Self { root, unsettled: Mutex::default() };
-        match std::fs::read_to_string(&marker) {
-            Ok(text) => match cache_info::store_dir_of(&text) {
-                Some(theirs) if theirs != info.store_dir.as_str() => {
-                    Err(BankError::OtherStoreDir {
-                        root: bank.root,
-                        theirs: theirs.into(),
-                        ours: info.store_dir.to_string(),
-                    })
-                }
-                _ => publish::make_directories(&bank.root).map(|()| bank),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                publish::create(&bank.root, info).map(|()| bank)
-            }
-            Err(source) => Err(BankError::Io { path: marker, source }),
-        }
-    }
-
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -136,7 +140,18 @@ impl Bank {
 
     /// Whether the bank is there, and a value that changes whenever a name in it does.
     pub fn stamp(&self) -> Result<Stamp, BankError> {
-        Stamp::of(&self.root)
+        self.make_ready()?;
+        let stamp = Stamp::of(&self.root)?;
+        self.check_mounted(stamp.device())?;
+        Ok(stamp)
+    }
+
+    /// How much room there is.
+    pub fn room(&self) -> Result<Room, BankError> {
+        let found = rustix::fs::statvfs(&self.root)
+            .map_err(|errno| BankError::Io { path: self.root.clone(), source: errno.into() })?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Room { available: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     /// Calls `each` with every path that has a narinfo, by reading names alone.

@@ -10,8 +10,10 @@ use super::checked::{CacheConfig, Config, DEFAULT_CACHE, RESERVED_NAMES, Signing
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawCache};
 use super::setting::Setting;
+use super::zfs;
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::ingest::Accept;
+use crate::keep::retention::Retention;
 use crate::sign::PublicKey;
 
 /// What nearly every client substitutes from already.
@@ -76,6 +78,8 @@ fn cache(
         trusted_keys: Vec::new(),
         upstream_keys: PublicKey::parse(CACHE_NIXOS_ORG).into_iter().collect(),
         max_size: None,
+        snapshot_every: None,
+        snapshot_keep: Retention::default(),
     };
     section.set("priority", &raw.priority, &mut cache.priority, |setting| {
         setting.integer(0..=10_000_u32)
@@ -98,6 +102,7 @@ fn cache(
     section.set("trusted_keys", &raw.trusted_keys, &mut cache.trusted_keys, public_keys)?;
     section.set("upstream_keys", &raw.upstream_keys, &mut cache.upstream_keys, public_keys)?;
     section.set("max_size", &raw.max_size, &mut cache.max_size, quota)?;
+    zfs::snapshots(&section, raw, &mut cache)?;
     Ok(cache)
 }
 

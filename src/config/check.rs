@@ -11,7 +11,7 @@ use super::checked::{Bake, Config, FirstRead, Limits, Log, LogFormat};
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawBake, RawLimits, RawLog};
 use super::setting::Setting;
-use super::{Environment, Overrides, store};
+use super::{Environment, Overrides, store, zfs};
 use crate::http::listen::ListenAddress;
 
 /// Makes the configuration out of `raw`, which was written at `origin`, and what overrides it.
@@ -51,6 +51,7 @@ pub(super) fn check(
         listen,
         socket_mode: 0o660,
         caches: Vec::new(),
+        zfs: zfs::check(&raw.zfs, origin)?,
         bake: bake(&raw.bake, origin)?,
         limits: limits(&raw.limits, origin)?,
         log: log(&raw.log, origin)?,

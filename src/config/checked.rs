@@ -11,9 +11,11 @@ use tracing::level_filters::LevelFilter;
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::ingest::Accept;
+use crate::keep::retention::Retention;
 use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
+use crate::zfs::name::DatasetName;
 
 /// The name of the cache that answers at `/`.
 pub const DEFAULT_CACHE: &str = "default";
@@ -36,6 +38,8 @@ pub struct Config {
     pub store: Option<StoreLocation>,
     /// The caches, the default one first and the others by name.
     pub caches: Vec<CacheConfig>,
+    /// What is done with ZFS.
+    pub zfs: Zfs,
     /// How NARs of the local store are compressed and kept.
     pub bake: Bake,
     /// What one client, or all of them, may use up.
@@ -95,8 +99,40 @@ pub struct CacheConfig {
     pub trusted_keys: Vec<PublicKey>,
     /// Whose paths clients have elsewhere, so that pushing them is needless.
     pub upstream_keys: Vec<PublicKey>,
-    /// How many bytes on disk its bank may take; `None` leaves it to the file system.
+    /// How many bytes on disk its bank may take; `None` leaves it to the file system. Where the cache
+    /// is a dataset of ours, the quota of that.
     pub max_size: Option<u64>,
+    /// How often a snapshot is made; `None`: never.
+    pub snapshot_every: Option<Duration>,
+    /// Which of these snapshots stay.
+    pub snapshot_keep: Retention,
+}
+
+impl CacheConfig {
+    /// The dataset that the bank of this cache is, where there is one for it.
+    pub fn dataset(&self, zfs: &Zfs) -> Option<DatasetName> {
+        // A name that a cache can have is one that a dataset can have.
+        zfs.dataset.as_ref().and_then(|parent| parent.child(&self.name).ok())
+    }
+}
+
+/// What is done with ZFS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zfs {
+    /// The dataset below which each cache is a dataset of its own; `None`: caches are directories.
+    pub dataset: Option<DatasetName>,
+    /// How often datasets, pools and the ARC are looked at.
+    pub interval: Duration,
+    /// How often something is written and synced in each cache that takes pushes, to find out whether
+    /// its disks still answer; `None`: never.
+    pub probe_every: Option<Duration>,
+}
+
+impl Default for Zfs {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { dataset: None, interval: seconds(15), probe_every: Some(seconds(2)) }
+    }
 }
 
 /// Where a cache's paths come from.

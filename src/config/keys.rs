@@ -5,7 +5,7 @@ use serde::de::{Deserializer, Error as _, Visitor, value::Error};
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::raw::{Raw, RawBake, RawCache, RawLimits, RawLog, RawStore};
+use super::raw::{Raw, RawBake, RawCache, RawLimits, RawLog, RawStore, RawZfs};
 use super::setting::Setting;
 
 /// Every key with its dots; the name of a cache is written `*`.
@@ -87,11 +87,12 @@ fn closest(key: &str) -> Option<String> {
     (distance(&nearest) <= 1 + last(key).len() / 4).then(|| nearest.replace('*', "<name>"))
 }
 
-fn sections() -> [(&'static str, &'static [&'static str]); 6] {
+fn sections() -> [(&'static str, &'static [&'static str]); 7] {
     [
         ("", fields_of::<Raw>()),
         ("store", fields_of::<RawStore>()),
         ("cache.*", fields_of::<RawCache>()),
+        ("zfs", fields_of::<RawZfs>()),
         ("bake", fields_of::<RawBake>()),
         ("limits", fields_of::<RawLimits>()),
         ("log", fields_of::<RawLog>()),
@@ -100,7 +101,7 @@ fn sections() -> [(&'static str, &'static [&'static str]); 6] {
 
 /// Whether `field` of the top level is a table that `sections` lists by itself.
 fn is_section(section: &str, field: &str) -> bool {
-    section.is_empty() && ["cache", "bake", "limits", "log"].contains(&field)
+    section.is_empty() && ["cache", "zfs", "bake", "limits", "log"].contains(&field)
 }
 
 fn join(section: &str, key: &str) -> String {

@@ -19,10 +19,11 @@ mod setting;
 mod store;
 #[cfg(test)]
 mod tests;
+mod zfs;
 
 pub use checked::{
     Bake, CacheConfig, Config, DEFAULT_CACHE, FirstRead, Limits, Log, LogFormat, RESERVED_NAMES,
-    SigningKey, Source, StoreLocation,
+    SigningKey, Source, StoreLocation, Zfs,
 };
 pub use error::{ConfigError, Origin};
 pub use store::store_of_command;

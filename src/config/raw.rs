@@ -21,6 +21,7 @@ pub(super) struct Raw {
     pub(super) store: Option<Value>,
     pub(super) landing_page: Option<Value>,
     pub(super) cache: BTreeMap<String, RawCache>,
+    pub(super) zfs: RawZfs,
     pub(super) bake: RawBake,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
@@ -52,6 +53,17 @@ pub(super) struct RawCache {
     pub(super) trusted_keys: Option<Value>,
     pub(super) upstream_keys: Option<Value>,
     pub(super) max_size: Option<Value>,
+    pub(super) snapshot_every: Option<Value>,
+    pub(super) snapshot_keep: Option<Value>,
+}
+
+/// `[zfs]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawZfs {
+    pub(super) dataset: Option<Value>,
+    pub(super) interval: Option<Value>,
+    pub(super) probe_every: Option<Value>,
 }
 
 /// `[bake]`.

@@ -47,20 +47,35 @@ pub struct State {
     pub landing_page: bool,
     /// Leave to use the blocking pool, in two classes, so that listings and whole files never keep
     /// a narinfo waiting.
-    pub small_work: Semaphore,
+    pub small_work: Arc<Semaphore>,
     /// See [`Self::small_work`].
-    pub large_work: Semaphore,
+    pub large_work: Arc<Semaphore>,
     /// How long a request waits for leave before it is told to come back.
     pub patience: Duration,
 }
 
-/// The two classes of blocking work.
+/// The classes of blocking work.
 #[derive(Clone, Copy, Debug)]
 pub enum Work {
     /// Microseconds to a few milliseconds: narinfo, opening a NAR, a log.
     Small,
     /// Walks and decoding: listings, one file out of a NAR.
     Large,
+    /// What changes something; it counts with the small work.
+    Change,
+}
+
+impl Work {
+    /// How long a client is kept waiting for it: a disk that does not answer must not hang those who
+    /// ask for a narinfo. The work itself cannot be broken off, and keeps its leave until it ends.
+    const fn deadline(self) -> Option<Duration> {
+        match self {
+            Self::Small => Some(Duration::from_secs(10)),
+            // A verification of all that is there takes what it takes, and who changes something must
+            // know what became of it.
+            Self::Large | Self::Change => None,
+        }
+    }
 }
 
 impl State {
@@ -71,14 +86,24 @@ impl State {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let semaphore = match class {
-            Work::Small => &self.small_work,
+            Work::Small | Work::Change => &self.small_work,
             Work::Large => &self.large_work,
         };
-        let leave = tokio::time::timeout(self.patience, semaphore.acquire()).await;
-        let Ok(Ok(_leave)) = leave else { return Err(Failure::Busy("too much to do; ask again")) };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| Failure::Internal(format!("blocking work failed: {error}")))
+        let leave = Arc::clone(semaphore).acquire_owned();
+        let leave = tokio::time::timeout(self.patience, leave).await;
+        let Ok(Ok(leave)) = leave else { return Err(Failure::Busy("too much to do; ask again")) };
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(leave);
+            done
+        });
+        let done = match class.deadline() {
+            None => work.await,
+            Some(deadline) => tokio::time::timeout(deadline, work)
+                .await
+                .map_err(|_| Failure::Busy("the disks do not answer; ask again"))?,
+        };
+        done.map_err(|error| Failure::Internal(format!("blocking work failed: {error}")))
     }
 
     /// Scans, in the background, what has changed in a cache.

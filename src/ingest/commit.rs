@@ -38,6 +38,7 @@ impl Ingest {
         let ordered = references_first(&request.paths);
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
         let together: HashSet<&StorePath> = ordered.iter().map(|info| &info.path).collect();
+        self.check_there().map_err(|error| vec![error])?;
         let _locks = self.lock_all(&named);
         self.settle().map_err(|error| vec![error])?;
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,7 +78,7 @@ impl Ingest {
             }
             more.iter().try_for_each(|(hash, text)| self.bank.replace_narinfo(*hash, text))
         };
-        let written = write().map_err(|error: BankError| vec![error.into()]);
+        let written = write().map_err(|error: BankError| vec![self.with_numbers(error.into())]);
         self.published(&new);
         written?;
         let published: Vec<_> = new.iter().map(|path| path.hash).collect();

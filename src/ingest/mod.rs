@@ -1,5 +1,6 @@
 //! From bytes that arrive to a published path.
 
+mod admit;
 mod check;
 mod commit;
 mod content;

@@ -34,6 +34,10 @@ impl Ingest {
 
     /// Takes a build log. The first one of a derivation stays.
     pub fn put_log(&self, derivation: &StorePath, bytes: &[u8]) -> Result<(), PushError> {
+        self.admitted(|| self.publish_log(derivation, bytes))
+    }
+
+    fn publish_log(&self, derivation: &StorePath, bytes: &[u8]) -> Result<(), PushError> {
         self.settle()?;
         let object = Object::Log(derivation.clone());
         match self.bank.publish_object(&object, bytes, false)? {
@@ -90,6 +94,7 @@ impl Ingest {
         read: impl Fn(&Value) -> Option<Realisation>,
         write: &dyn Fn(&Realisation) -> Value,
     ) -> Result<(), PushError> {
+        self.check_there()?;
         let path = pushed.out_path.clone();
         // The output comes before what says that it is one.
         if !self.has(&path)? {
@@ -122,8 +127,8 @@ impl Ingest {
             }
         };
         let text = write(&pushed).to_string();
-        self.bank.publish_object(object, text.as_bytes(), replace)?;
-        Ok(())
+        let published = self.bank.publish_object(object, text.as_bytes(), replace);
+        published.map(drop).map_err(|error| self.with_numbers(error.into()))
     }
 
     /// As for paths ([`super::check::Policy::judge`]), of another text.

@@ -154,6 +154,11 @@ impl Ingest {
         if narinfo.info.path.hash() != hash {
             return Err(PushError::OtherPath { ours: hash, theirs: narinfo.info.path });
         }
+        self.admitted(|| self.publish_narinfo(&narinfo, pusher))
+    }
+
+    fn publish_narinfo(&self, narinfo: &NarInfo, pusher: &Pusher) -> Result<Outcome, PushError> {
+        let hash = narinfo.info.path.hash();
         let _lock = self.lock(hash);
         self.settle()?;
         let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
@@ -163,7 +168,7 @@ impl Ingest {
                 None => None,
             };
             if let Some((_, facts)) = &facts {
-                check_file(&narinfo, facts)?;
+                check_file(narinfo, facts)?;
             }
             Ok(facts)
         };
@@ -202,7 +207,7 @@ impl Ingest {
             && name != NarFileName::bare(narinfo.info.nar_hash)
             && name != NarFileName::zstd(narinfo.info.nar_hash)
         {
-            recorder.named(&self.cache.name, name, &narinfo);
+            recorder.named(&self.cache.name, name, narinfo);
         }
         if outcome == Outcome::Present
             && let Some(name) = name

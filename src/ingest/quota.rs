@@ -1,22 +1,25 @@
 //! The quota of a cache that the configuration sets, where the file system sets none.
 //!
 //! Bytes are reserved before they are written, so that the sum is never above the quota, however many
-//! write at once; what is not kept is given back. What is there is counted by walking the bank: at the
-//! start, and again when an upload is refused, because others may have made room.
+//! write at once; what is not kept is given back. What is there is counted by walking the bank: before the
+//! first push, and again when an upload is refused, because others may have made room.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bank::{Bank, BankError};
 
 /// How much of a cache is used, in bytes.
+#[derive(Default)]
 pub struct Quota {
     /// Nothing is counted without one.
     limit: Option<u64>,
     counts: Mutex<Counts>,
     /// Held for as long as it is counted anew.
     counting: Mutex<()>,
+    /// Whether it was counted at all.
+    is_counted: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -43,11 +46,14 @@ struct Full {
 }
 
 impl Quota {
-    /// A quota of `limit` bytes for what is in `bank`.
-    pub fn new(limit: Option<u64>, bank: &Bank) -> Result<Self, BankError> {
-        let quota = Self { limit, counts: Mutex::default(), counting: Mutex::default() };
-        quota.count(bank)?;
-        Ok(quota)
+    /// A quota of `limit` bytes for what is in a bank. Nothing is counted yet: the bank may be away.
+    pub fn new(limit: Option<u64>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Counts what is in the bank, if it was not counted yet.
+    pub(super) fn count_once(&self, bank: &Bank) -> Result<(), BankError> {
+        if self.is_counted.load(Ordering::Acquire) { Ok(()) } else { self.count(bank) }
     }
 
     /// Counts anew what is in the bank.
@@ -66,6 +72,7 @@ impl Quota {
         let found = walk()?;
         let mut counts = self.counts();
         counts.kept = found.saturating_add(counts.added);
+        self.is_counted.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -123,8 +130,7 @@ mod tests {
     use super::*;
 
     fn quota(limit: u64) -> Arc<Quota> {
-        let (counts, counting) = (Mutex::default(), Mutex::default());
-        Arc::new(Quota { limit: Some(limit), counts, counting })
+        Arc::new(Quota::new(Some(limit)))
     }
 
     fn used(quota: &Quota) -> u64 {

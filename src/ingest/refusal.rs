@@ -187,6 +187,9 @@ pub enum PushError {
     /// A source could not be read.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// The bank is away: not mounted, or its disks do not answer.
+    #[error("the cache cannot be written now; ask again")]
+    Away(#[source] BankError),
     /// There is no room in the bank.
     #[error("{0}")]
     NoSpace(String),
@@ -198,9 +201,10 @@ pub enum PushError {
 impl From<BankError> for PushError {
     fn from(error: BankError) -> Self {
         match error {
-            BankError::Io { source, .. } if is_out_of_space(&source) => {
+            BankError::Io { ref source, .. } if is_out_of_space(source) => {
                 Self::NoSpace(format!("there is no space left for it: {source}"))
             }
+            BankError::Away(_) | BankError::NotMounted { .. } => Self::Away(error),
             other => Self::Bank(other),
         }
     }
@@ -213,7 +217,7 @@ impl PushError {
             Self::Nar(error) => error.class(),
             Self::NoSpace(_) => Class::NoSpace,
             Self::Bank(_) | Self::NoNarToRead { .. } => Class::Failed,
-            Self::Unavailable(_) => Class::Unavailable,
+            Self::Unavailable(_) | Self::Away(_) => Class::Unavailable,
             Self::Body(_) => Class::Aborted,
             Self::Untrusted { .. } => Class::Untrusted,
             Self::NoUpload(_) => Class::NotFound,

@@ -77,18 +77,7 @@ impl Drop for Writing<'_> {
 impl Ingest {
     /// Takes a NAR that is named by the hash of what is sent, and keeps it until its narinfo comes.
     pub fn take_nar(&self, name: NarFileName, body: impl Read) -> Result<(), PushError> {
-        self.with_room(|| self.take_named(name, body))
-    }
-
-    /// Where there was no room, counts again: others may have made some, for the next attempt.
-    fn with_room<T>(&self, take: impl FnOnce() -> Result<T, PushError>) -> Result<T, PushError> {
-        take().inspect_err(|error| {
-            if error.class() == Class::NoSpace
-                && let Err(error) = self.quota.count(&self.bank)
-            {
-                tracing::warn!("the bytes of the bank could not be counted: {error}");
-            }
-        })
+        self.admitted(|| self.take_named(name, body))
     }
 
     fn take_named(&self, name: NarFileName, body: impl Read) -> Result<(), PushError> {
@@ -111,7 +100,7 @@ impl Ingest {
         nar_size: u64,
         body: impl Read,
     ) -> Result<UploadState, PushError> {
-        self.with_room(|| self.take_promised(nar_hash, nar_size, body))?;
+        self.admitted(|| self.take_promised(nar_hash, nar_size, body))?;
         Ok(complete(nar_hash, nar_size))
     }
 
@@ -124,6 +113,10 @@ impl Ingest {
                 why: format!("1 to {MAX_FORM} of a-z 0-9 - were expected"),
             });
         }
+        self.admitted(|| self.find_or_create(new, pusher))
+    }
+
+    fn find_or_create(&self, new: &NewUpload, pusher: &str) -> Result<UploadState, PushError> {
         if let Some((_, facts)) = self.pending(NarFileName::bare(new.nar_hash))? {
             return Ok(complete(facts.nar_hash, facts.nar_size));
         }
@@ -175,7 +168,7 @@ impl Ingest {
         hash: Sha256,
         part: impl Read,
     ) -> Result<UploadState, PushError> {
-        self.with_room(|| self.append_part(id, pusher, offset, hash, part))
+        self.admitted(|| self.append_part(id, pusher, offset, hash, part))
     }
 
     fn append_part(
@@ -237,7 +230,7 @@ impl Ingest {
         let file = self.bank.open_upload(id)?;
         // What a part that did not come whole may have left is not of it.
         truncate(&file, kept.offset).map_err(|source| written(id, source))?;
-        match self.with_room(|| self.finish_file(id, &kept, finish, &file)) {
+        match self.admitted(|| self.finish_file(id, &kept, finish, &file)) {
             Ok(()) => {
                 self.bank.remove_upload(id)?;
                 Ok(complete(kept.nar_hash, kept.nar_size))

@@ -14,6 +14,7 @@ macro_rules! register {
 }
 
 pub mod agent;
+pub mod zfs;
 
 use std::array;
 use std::sync::OnceLock;
@@ -23,6 +24,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use self::zfs::ZfsMetrics;
 
 /// What a request was for; the label `route`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +127,8 @@ pub struct Metrics {
     denied: IntCounterVec,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
+    /// What is known of ZFS, and of the disks under the caches.
+    pub zfs: ZfsMetrics,
 }
 
 const LATENCY_BUCKETS: [f64; 14] =
@@ -242,6 +247,7 @@ impl Metrics {
                 "Paths of the source at its last scan.",
                 &["cache", "source"],
             )?,
+            zfs: ZfsMetrics::new(&registry)?,
             registry,
         })
     }

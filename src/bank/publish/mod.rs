@@ -44,7 +44,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::BankError;
+use super::{Bank, BankError};
 use crate::nix::cache_info::{self, CacheInfo};
 
 /// Where unfinished files are, in the directory of the finished ones.
@@ -143,6 +143,16 @@ fn sync_directory_of(name: &Path) -> Result<(), BankError> {
 
 fn sync_directory(directory: &Path) -> Result<(), BankError> {
     system::sync_directory(directory).map_err(io_error(directory))
+}
+
+impl Bank {
+    /// Writes a small file, syncs it and removes it, to find out whether the disks answer. Blocks, and
+    /// for ever where they do not.
+    pub fn probe(&self) -> Result<(), BankError> {
+        let staged = Staged::create(self.root())?;
+        staged.write(b"probe")?;
+        staged.sync()
+    }
 }
 
 /// Makes a new bank: its directories, then the mark that it is one.

@@ -54,7 +54,7 @@ async fn missing(axum::extract::State(state): AppState, pushing: Pushing, body: 
         return refuse_with(StatusCode::PAYLOAD_TOO_LARGE, reason);
     }
     let reads = request.verify || !request.nars.is_empty();
-    let class = if reads { Work::Large } else { Work::Small };
+    let class = if reads { Work::Large } else { Work::Change };
     let done = state.blocking(class, move || {
         let ingest = &pushing.ingest;
         Ok(MissingResponse {
@@ -129,7 +129,7 @@ async fn cancel(
 ) -> Response {
     let Some(id) = UploadId::parse(params.get("id")) else { return unknown() };
     let done = state
-        .blocking(Work::Small, move || pushing.ingest.cancel_upload(&id, pushing.pusher.client()));
+        .blocking(Work::Change, move || pushing.ingest.cancel_upload(&id, pushing.pusher.client()));
     match done.await {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(error)) => refuse_all(&[error]),
@@ -160,7 +160,7 @@ async fn commit(axum::extract::State(state): AppState, pushing: Pushing, body: B
         Err(response) => return response,
     };
     let done =
-        state.blocking(Work::Small, move || pushing.ingest.commit(&request, &pushing.pusher));
+        state.blocking(Work::Change, move || pushing.ingest.commit(&request, &pushing.pusher));
     count(
         Route::Native,
         match done.await {
@@ -176,7 +176,7 @@ async fn small(
     state: &Arc<State>,
     work: impl FnOnce() -> Result<UploadState, PushError> + Send + 'static,
 ) -> Response {
-    let done = state.blocking(Work::Small, work).await;
+    let done = state.blocking(Work::Change, work).await;
     respond(done.map_err(Refused::Server).and_then(|done| done.map_err(Refused::Push)))
 }
 

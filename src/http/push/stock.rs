@@ -86,7 +86,7 @@ async fn put_narinfo(
     hash: StorePathHash,
     text: Vec<u8>,
 ) -> Result<StatusCode, Refused> {
-    let done = state.blocking(Work::Small, move || {
+    let done = state.blocking(Work::Change, move || {
         let outcome = pushing.ingest.put_narinfo(hash, &text, &pushing.pusher)?;
         Ok(match outcome {
             Outcome::Published => StatusCode::CREATED,
@@ -254,7 +254,7 @@ async fn small_object(
         Ok(bytes) => bytes,
         Err(response) => return response,
     };
-    let done = state.blocking(Work::Small, move || put(&pushing.ingest, &bytes)).await;
+    let done = state.blocking(Work::Change, move || put(&pushing.ingest, &bytes)).await;
     answer(match done {
         Ok(put) => put.map(|()| StatusCode::CREATED).map_err(Refused::Push),
         Err(failure) => Err(failure.into()),

@@ -1,5 +1,5 @@
-//! The state database, `<data_dir>/state/state.sqlite`: tokens, who pushed what, and which pushes
-//! contradicted what was there. Losing it loses no path.
+//! The state database, `<data_dir>/state/state.sqlite`: tokens, who pushed what, which pushes
+//! contradicted what was there, pins, and where banks were. Losing it loses no path.
 //!
 //! The server and the command line use it at the same time, so it is in WAL mode; every change is
 //! synced before it is told. Each process has one connection that writes, one that reads, and one
@@ -19,6 +19,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::bank::{BankError, publish::private};
 
 mod names;
+mod pins;
+mod places;
 mod pushes;
 mod schema;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 mod tokens;
 
 pub use names::NarName;
+pub use pins::PinRecord;
 pub use pushes::{ConflictRecord, PushRecord};
 pub use tokens::{Revoked, TokenRecord, Tokens};
 

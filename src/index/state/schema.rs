@@ -8,7 +8,7 @@ use super::{StateError, error};
 
 /// What leads from each schema to the next, from an empty database on. What stands here was released
 /// and is never changed; a new schema is a new entry.
-pub(super) const SCHEMAS: [&str; 1] = [FIRST];
+pub(super) const SCHEMAS: [&str; 2] = [FIRST, SECOND];
 
 const FIRST: &str = "
 CREATE TABLE tokens (
@@ -61,6 +61,33 @@ CREATE TABLE conflicts (
     at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX conflicts_of_path ON conflicts (hash);
+";
+
+const SECOND: &str = "
+-- The directories that were served, so that an empty one is not taken for a new bank when its file
+-- system is not mounted.
+CREATE TABLE places (
+    directory TEXT PRIMARY KEY,
+    mounted INTEGER NOT NULL, -- whether a file system of its own was mounted there
+    seen INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Named roots of a cache: what they name stays, with all that it refers to.
+CREATE TABLE pins (
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    release TEXT,             -- the snapshot of the release that made it
+    created INTEGER NOT NULL,
+    PRIMARY KEY (cache, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pinned_paths (
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (cache, name, hash),
+    FOREIGN KEY (cache, name) REFERENCES pins (cache, name) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the last of `schemas`, in one transaction; refuses a newer one.

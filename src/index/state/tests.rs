@@ -266,13 +266,15 @@ fn an_older_schema_is_brought_up_in_one_transaction_and_keeps_its_rows() {
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap()
     };
     // A step that fails half way changes nothing.
-    let broken = [schema::SCHEMAS[0], "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1);"];
+    let with = |step| [&schema::SCHEMAS[..], &[step]].concat();
+    let now = i64::try_from(schema::SCHEMAS.len()).unwrap();
+    let broken = with("CREATE TABLE more (a); INSERT INTO nowhere VALUES (1);");
     assert!(schema::migrate(&mut connection, &path, &broken).is_err());
-    assert_eq!(version(&connection), 1);
+    assert_eq!(version(&connection), now);
     assert!(connection.prepare("SELECT * FROM more").is_err());
-    let next = [schema::SCHEMAS[0], "ALTER TABLE tokens ADD COLUMN note TEXT;"];
+    let next = with("ALTER TABLE tokens ADD COLUMN note TEXT;");
     schema::migrate(&mut connection, &path, &next).unwrap();
-    assert_eq!(version(&connection), 2);
+    assert_eq!(version(&connection), now + 1);
     let id: String = connection
         .query_row("SELECT id FROM tokens WHERE note IS NULL", [], |row| row.get(0))
         .unwrap();
@@ -294,4 +296,35 @@ fn two_that_open_a_new_database_at_once_both_succeed() {
             }
         });
     }
+}
+
+#[test]
+fn a_place_is_remembered_with_what_was_mounted_there_until_it_is_forgotten() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let directory = Path::new("/tank/a b/\u{e9}");
+    assert_eq!(state.place(directory).unwrap(), None);
+    state.note_place(directory, false, 1).unwrap();
+    state.note_place(directory, true, 2).unwrap();
+    assert_eq!(state.place(directory).unwrap(), Some(true));
+    assert!(state.forget_place(directory).unwrap() && !state.forget_place(directory).unwrap());
+    assert_eq!(state.place(directory).unwrap(), None);
+}
+
+#[test]
+fn a_pin_keeps_its_paths_and_its_name_is_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let paths = [path('a').hash(), path('b').hash()];
+    assert!(state.add_pin("default", "v1", Some("release-v1"), &paths, 7).unwrap());
+    assert!(!state.add_pin("default", "v1", None, &[], 8).unwrap(), "the first one stays");
+    assert!(state.add_pin("team", "v1", None, &paths[..1], 9).unwrap(), "another cache");
+    let record =
+        PinRecord { name: "v1".into(), release: Some("release-v1".into()), created: 7, paths: 2 };
+    assert_eq!(state.pins("default").unwrap(), [record]);
+    assert_eq!(state.pinned_paths("default", "v1").unwrap(), paths);
+    assert!(state.remove_pin("default", "v1").unwrap());
+    assert!(!state.remove_pin("default", "v1").unwrap());
+    assert_eq!(state.pinned_paths("default", "v1").unwrap(), []);
+    assert_eq!(state.pinned_paths("team", "v1").unwrap(), paths[..1]);
 }

@@ -1,0 +1,4 @@
+//! What is done in the background to keep what there is.
+
+pub mod probe;
+pub mod retention;
