@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod banks;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -25,8 +26,7 @@ use crate::http::listen::{
     self, BindError, ConnectionStats, ListenAddress, ListenLimits, Listeners, Stage,
 };
 use crate::http::push::UploadSlots;
-use crate::http::state::State;
-use crate::http::status;
+use crate::http::state::{State, Work};
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
@@ -125,8 +125,8 @@ async fn serve(config: Config) -> Result<(), AppError> {
             tracing::error!("reading the keys again failed");
         }
     };
-    // A cache that cannot be read is no reason to be killed: only a pool that does no work is.
-    let is_alive = async || status::look(&state).await.is_ok();
+    // A cache that cannot be read is no reason to be killed: only threads that do no work are.
+    let is_alive = async || state.blocking(Work::Small, || ()).await.is_ok();
     tokio::select! {
         () = serving => {}
         () = signals.obey(&stage, &notifier, reload) => {}
@@ -198,6 +198,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     };
     let mut caches = BTreeMap::new();
     let mut ingests = BTreeMap::new();
+    let mut banks = watching::Banks::new();
     let state_db = open_state(config);
     let recorder = state_db.clone().map(Recorder::start).transpose().map_err(AppError::Runtime)?;
     let recorder = recorder.map(Arc::new);
@@ -228,16 +229,20 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         let built =
             Cache::new(cache.name.clone(), info, sources, keys, memory, Arc::clone(&metrics));
         let built = Arc::new(built);
-        if let Some((bank, source)) = own_bank
-            && cache.push != PushPolicy::None
-        {
-            let place = ingest::Place { cache: Arc::clone(&built), source, bank };
-            let ingest = open_ingest(config, cache, place, pool.clone(), recorder.clone())?;
-            ingests.insert(cache.name.clone(), Arc::new(ingest));
+        if let Some((bank, source)) = own_bank {
+            if cache.push != PushPolicy::None {
+                let (source, bank) = (Arc::clone(&source), Arc::clone(&bank));
+                let place = ingest::Place { cache: Arc::clone(&built), source, bank };
+                let ingest = open_ingest(config, cache, place, pool.clone(), recorder.clone());
+                ingests.insert(cache.name.clone(), Arc::new(ingest));
+            }
+            banks.insert(cache.name.clone(), (bank, source));
         }
         caches.insert(cache.name.clone(), built);
     }
     connect_bakery(store.as_ref(), &caches);
+    let watch = Arc::new(watching::start(config, &banks, &metrics)?);
+    watching::connect_twins(&ingests, &banks, &watch, &metrics);
     for cache in caches.values() {
         if let Err(error) = cache.look() {
             tracing::error!("{error}; it is answered with 503 until it can be read");
@@ -254,6 +259,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         default,
         gate: Gate::new(policies(config), state_db.clone()),
         state_db,
+        watch,
         metrics,
         readers,
         connections: stats,
@@ -337,7 +343,7 @@ fn open_ingest(
     place: ingest::Place,
     pool: Pool,
     recorder: Option<Arc<Recorder>>,
-) -> Result<Ingest, AppError> {
+) -> Ingest {
     let policy = ingest::Policy {
         accept: cache.accept,
         trusted_keys: cache.trusted_keys.clone(),
@@ -352,7 +358,7 @@ fn open_ingest(
     // A dataset has its quota from ZFS.
     let own_quota = cache.max_size.filter(|_| config.zfs.dataset.is_none());
     let quota = Quota::new(own_quota);
-    Ok(Ingest::new(place, policy, limits, quota, pool, recorder))
+    Ingest::new(place, policy, limits, quota, pool, recorder)
 }
 
 /// The store directory of a cache: the host's where it serves the host's store, else the one that

@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering;
 use super::publish::{self, commit::Recovered};
 use super::{Bank, BankError, cache_info};
 use crate::nix::cache_info::CacheInfo;
-use crate::zfs::mounts::{self, MountTable};
-use crate::zfs::name::DatasetName;
+use crate::zfs::DatasetName;
+use crate::zfs::mounts::Mounts;
 
 /// What must be mounted at the directory of a bank.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -144,8 +144,9 @@ fn what_is_wrong(root: &Path, mounting: &Mounting) -> io::Result<Option<String>>
                 .into(),
         )),
         Mounting::Dataset(wanted) => {
-            let table = MountTable::read()?;
-            Ok(match table.dataset_at(root) {
+            // The kernel names mount points without symbolic links.
+            let (directory, mounts) = (std::fs::canonicalize(root)?, Mounts::read()?);
+            Ok(match mounts.at(&directory).and_then(|mount| mount.dataset()) {
                 Some(found) if found == *wanted => None,
                 Some(found) => {
                     Some(format!("the dataset {found} is mounted here and not {wanted}"))

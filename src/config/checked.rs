@@ -15,7 +15,7 @@ use crate::keep::retention::Retention;
 use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
-use crate::zfs::name::DatasetName;
+use crate::zfs::DatasetName;
 
 /// The name of the cache that answers at `/`.
 pub const DEFAULT_CACHE: &str = "default";

@@ -8,7 +8,7 @@ use super::error::{ConfigError, Origin};
 use super::raw::{RawCache, RawZfs};
 use super::setting::Setting;
 use crate::keep::retention::Retention;
-use crate::zfs::name::DatasetName;
+use crate::zfs::DatasetName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -53,8 +53,10 @@ fn unless_never(
 fn dataset(setting: &Setting) -> Result<Option<DatasetName>, ConfigError> {
     match setting.text()? {
         "none" => Ok(None),
-        text => text.parse().map(Some).map_err(|error| {
-            setting.refuse(format!("\"none\" or a dataset such as \"tank/snowbank\" is expected: {error}"))
+        text => DatasetName::parse(text).map(Some).map_err(|error| {
+            setting.refuse(format!(
+                "\"none\" or a dataset such as \"tank/snowbank\" is expected: {error}"
+            ))
         }),
     }
 }

@@ -15,6 +15,7 @@ use super::push::UploadSlots;
 use crate::auth::Gate;
 use crate::index::state::StateDb;
 use crate::ingest::Ingest;
+use crate::keep::watch::Watch;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
 use crate::source::local::tree::ReadPool;
@@ -39,6 +40,8 @@ pub struct State {
     pub readers: Arc<ReadPool>,
     /// What the listener counted.
     pub connections: Arc<ConnectionStats>,
+    /// What the caches lie on, and what is wrong with it.
+    pub watch: Arc<Watch>,
     /// How long the body of a request may pause.
     pub body_timeout: Duration,
     /// Whether every request is a line in the log.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
@@ -11,25 +12,59 @@ use serde_json::{Value, json};
 
 use super::error::Failure;
 use super::state::{CountAs, State, Work};
+use crate::keep::watch::{Severity, Trouble};
 use crate::metrics::Route;
 
-/// Whether every cache can be read, looked at now: 200, or 503 that says which cannot.
+/// How long a look at all caches may take. A disk that does not answer is known as such a little
+/// later, and then nobody goes near it.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Whether every cache can be read, looked at now, and what is wrong with what they lie on: 200, or 503
+/// where something is not served or cannot be pushed. What is merely degraded is 200 and says so.
 pub async fn health(Shared(state): Shared<Arc<State>>) -> Result<Response, Failure> {
-    let (healthy, caches) = look(&state).await?;
-    let body = json!({"status": if healthy { "ok" } else { "unavailable" }, "caches": caches});
+    let looked = tokio::time::timeout(LOOK_DEADLINE, look(&state)).await;
+    let (readable, caches) = match looked {
+        Ok(looked) => looked?,
+        Err(_) => (false, Value::String("the disks do not answer".into())),
+    };
+    let troubles = state.watch.troubles();
+    let worst = troubles.iter().map(|trouble| trouble.severity).max();
+    let status = match (readable, worst) {
+        (false, _) | (_, Some(Severity::Unavailable)) => "unavailable",
+        (true, Some(Severity::Degraded)) => "degraded",
+        (true, None) => "ok",
+    };
+    let troubles = troubles.iter().map(describe).collect::<Vec<_>>();
+    let pools = state.watch.report();
+    let pools = pools
+        .pools
+        .iter()
+        .map(|(name, found)| (name.to_string(), Value::String(found.pool.health.as_str().into())));
+    let pools = Value::Object(pools.collect());
+    let body = json!({"status": status, "caches": caches, "troubles": troubles, "pools": pools})
+        .to_string();
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    let mut response = if healthy {
-        (headers, body.to_string()).into_response()
-    } else {
+    let mut response = if status == "unavailable" {
         let retry = [(RETRY_AFTER, "5")];
-        (StatusCode::SERVICE_UNAVAILABLE, headers, retry, body.to_string()).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, headers, retry, body).into_response()
+    } else {
+        (headers, body).into_response()
     };
     response.extensions_mut().insert(CountAs::route(Route::Health));
     Ok(response)
 }
 
-/// Looks at every cache; also what the watchdog asks.
-pub async fn look(state: &Arc<State>) -> Result<(bool, Value), Failure> {
+fn describe(trouble: &Trouble) -> Value {
+    let severity = match trouble.severity {
+        Severity::Degraded => "degraded",
+        Severity::Unavailable => "unavailable",
+    };
+    let Trouble { cache, dataset, what, .. } = trouble;
+    json!({"severity": severity, "cache": cache, "dataset": dataset, "what": what})
+}
+
+/// Looks at every cache.
+async fn look(state: &Arc<State>) -> Result<(bool, Value), Failure> {
     let shared = Arc::clone(state);
     state
         .blocking(Work::Small, move || {

@@ -15,6 +15,7 @@ mod quota;
 mod record;
 mod refusal;
 mod reread;
+mod share;
 mod upload;
 
 pub use check::Policy;
@@ -25,6 +26,7 @@ pub use pusher::Pusher;
 pub use quota::Quota;
 pub use record::Recorder;
 pub use refusal::PushError;
+pub use share::Twin;
 
 /// Which paths a cache takes from those who may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,6 +51,7 @@ pub struct Ingest {
     /// lock of a path.
     waiting: Vec<Mutex<()>>,
     pub(super) uploads: super::upload::Uploads,
+    pub(super) twins: super::share::Twins,
 }
 
 /// What this process knows of a NAR that waits.
@@ -130,6 +131,7 @@ impl Ingest {
             fresh: Mutex::default(),
             waiting: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             uploads: super::upload::Uploads::default(),
+            twins: super::share::Twins::default(),
         }
     }
 

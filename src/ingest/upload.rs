@@ -319,6 +319,8 @@ impl Ingest {
             self.fresh().insert(name, Fresh::now(durability));
             return Ok(Added::WasThere);
         }
+        let shared = self.shared(nar)?;
+        let staged = shared.as_ref().unwrap_or(staged);
         let replaced = self.bank.open_pending(name).ok().flatten().map_or(0, |(_, size)| size);
         let facts = Facts::of(nar).to_json();
         let listing = nar.listing.as_ref().map(Listing::to_json);

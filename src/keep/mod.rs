@@ -2,3 +2,4 @@
 
 pub mod probe;
 pub mod retention;
+pub mod watch;

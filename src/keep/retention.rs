@@ -63,7 +63,7 @@ impl Retention {
                     stays[index] = true;
                     continue;
                 };
-                let time = time.to_zoned(TimeZone::UTC).datetime();
+                let time = TimeZone::UTC.to_datetime(time);
                 let period = period_of(time.date(), time.hour());
                 if left == 0 || previous == Some(period) {
                     continue;
@@ -94,8 +94,7 @@ mod tests {
     }
 
     fn stays(retention: Retention, times: &[&str]) -> Vec<String> {
-        let snapshots: Vec<_> =
-            times.iter().map(|time| (at(time), (*time).to_owned())).collect();
+        let snapshots: Vec<_> = times.iter().map(|time| (at(time), (*time).to_owned())).collect();
         let gone = retention.expired(&snapshots);
         times.iter().map(|time| (*time).to_owned()).filter(|time| !gone.contains(time)).collect()
     }

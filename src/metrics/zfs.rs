@@ -105,8 +105,7 @@ impl ZfsMetrics {
         let ratio = |name: &str, help: &str, label: &str| {
             registered(registry, GaugeVec::new(Opts::new(name, help), &[label]))
         };
-        let counter =
-            |name: &str, help: &str| registered(registry, IntCounter::new(name, help));
+        let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help));
         Ok(Self {
             dataset_used: of_dataset("used_bytes", "Bytes used, with snapshots and descendants.")?,
             dataset_logical_used: of_dataset("logical_used_bytes", "The same before compression.")?,
@@ -326,7 +325,10 @@ mod tests {
         let pool = PoolFigures { health: "ONLINE", ..PoolFigures::default() };
         metrics.pools([("tank", pool)].into_iter());
         let before = text(&registry);
-        assert!(before.contains("snowbank_zfs_dataset_used_bytes{dataset=\"tank/b\"} 7"), "{before}");
+        assert!(
+            before.contains("snowbank_zfs_dataset_used_bytes{dataset=\"tank/b\"} 7"),
+            "{before}"
+        );
         assert!(before.contains("snowbank_zfs_pool_health{pool=\"tank\",state=\"ONLINE\"} 1"));
         assert!(!before.contains("snowbank_zfs_pool_scrub_age_seconds{"), "there was no scrub");
         metrics.datasets([("tank/a", figures)].into_iter());

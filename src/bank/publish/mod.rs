@@ -83,6 +83,14 @@ impl Staged {
         Ok(Self { file, temporary, is_own: true })
     }
 
+    /// A temporary file in `root` with the first `size` bytes of `file`, which share its blocks where the
+    /// file system can do that; `None` where it cannot even copy between the two.
+    pub fn copy_of(root: &Path, file: &File, size: u64) -> Result<Option<Self>, BankError> {
+        let staged = Self::create(root)?;
+        let copied = system::copy(file, &staged.file, size).map_err(io_error(&staged.temporary))?;
+        Ok(copied.then_some(staged))
+    }
+
     /// The file, to write to it or to read what was written.
     pub const fn file(&self) -> &File {
         &self.file
@@ -243,6 +251,19 @@ mod tests {
             assert_eq!(staged.publish(&name).unwrap(), expected);
         }
         assert_eq!(std::fs::read_to_string(&name).unwrap(), "first");
+        assert_eq!(std::fs::read_dir(root.path().join(TEMPORARY)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_copy_has_the_bytes_and_one_of_a_file_that_is_too_short_is_none() {
+        let root = root();
+        let name = root.path().join("nar/x");
+        std::fs::write(&name, b"0123456789").unwrap();
+        let file = File::open(&name).unwrap();
+        let copy = Staged::copy_of(root.path(), &file, 10).unwrap().unwrap();
+        copy.publish(&root.path().join("nar/y")).unwrap();
+        assert_eq!(std::fs::read(root.path().join("nar/y")).unwrap(), b"0123456789");
+        assert!(Staged::copy_of(root.path(), &file, 11).unwrap().is_none());
         assert_eq!(std::fs::read_dir(root.path().join(TEMPORARY)).unwrap().count(), 0);
     }
 

@@ -101,6 +101,31 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Copies `size` bytes within the kernel, which shares the blocks where the file system can. `false`
+/// where it cannot copy between these two.
+pub(super) fn copy(from: &File, to: &File, size: u64) -> io::Result<bool> {
+    use rustix::io::Errno;
+    let (mut from_offset, mut to_offset) = (0, 0);
+    while from_offset < size {
+        let left = usize::try_from(size - from_offset).unwrap_or(usize::MAX);
+        let copied = rustix::fs::copy_file_range(
+            from,
+            Some(&mut from_offset),
+            to,
+            Some(&mut to_offset),
+            left,
+        );
+        match copied {
+            // The file is shorter than it was.
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(true)
+}
+
 /// One of the calls above that changed something, for a test to replay.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests read what was recorded"))]

@@ -7,7 +7,8 @@ use crate::nix::store_path::StorePathHash;
 
 const INSERT: &str = "INSERT INTO pins (cache, name, release, created) VALUES (?1, ?2, ?3, ?4) \
                       ON CONFLICT DO NOTHING";
-const INSERT_PATH: &str = "INSERT OR IGNORE INTO pinned_paths (cache, name, hash) VALUES (?1, ?2, ?3)";
+const INSERT_PATH: &str =
+    "INSERT OR IGNORE INTO pinned_paths (cache, name, hash) VALUES (?1, ?2, ?3)";
 const ALL: &str = "SELECT name, release, created, \
                    (SELECT count(*) FROM pinned_paths paths \
                     WHERE paths.cache = pins.cache AND paths.name = pins.name) \
@@ -60,7 +61,7 @@ impl StateDb {
                     name: row.get(0)?,
                     release: row.get(1)?,
                     created: row.get(2)?,
-                    paths: row.get(3)?,
+                    paths: row.get::<_, i64>(3)?.unsigned_abs(),
                 })
             })?;
             rows.collect()

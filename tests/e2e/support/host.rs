@@ -15,6 +15,7 @@ use super::{
     nix::{Client, Outcome, Scratch, Store, StorePath, Version, run, tempdir},
     pushed::names,
     server::{Server, Setup},
+    snowbank,
 };
 
 /// What a host builds: `run` makes a derivation of a name and a script.
@@ -38,7 +39,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new() -> Self {
         let own = tempdir();
-        symlink(env!("CARGO_BIN_EXE_snowbank"), own.path().join("snowbank-hook")).unwrap();
+        symlink(snowbank(), own.path().join("snowbank-hook")).unwrap();
         Self { store: Store::fresh(), own }
     }
 
@@ -89,7 +90,7 @@ impl Host {
     }
 
     pub(crate) fn snowbank(&self) -> Command {
-        let mut order = command(env!("CARGO_BIN_EXE_snowbank"));
+        let mut order = command(snowbank());
         order.env_clear().envs(self.store.environment());
         order.env("SNOWBANK_SPOOL", self.file("spool")).env("SNOWBANK_ROOTS", self.roots());
         order
@@ -187,7 +188,7 @@ impl Home {
     }
 
     pub(crate) fn snowbank(&self, words: &[&str]) -> Outcome {
-        let mut order = command(env!("CARGO_BIN_EXE_snowbank"));
+        let mut order = command(snowbank());
         order.args(words).arg("--config").arg(self.config()).arg("--data-dir").arg(self.data());
         run(&mut order, 30)
     }

@@ -53,6 +53,16 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
+/// The program under test: beside the tests, or where a machine that only runs them has it (`tests/zfs/payload`).
+pub(crate) fn snowbank() -> PathBuf {
+    elsewhere().unwrap_or_else(|| env!("CARGO_BIN_EXE_snowbank").into())
+}
+
+/// Where the program is on a machine that has nothing but the tests.
+fn elsewhere() -> Option<PathBuf> {
+    std::env::var_os("SNOWBANK_BIN").map(PathBuf::from)
+}
+
 /// Where the project lies.
 pub(crate) fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{command, project, target};
+use super::{command, elsewhere, project, target};
 
 /// Which client: what an up-to-date machine runs, and what an old one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ impl Version {
 
 static TOOLS: LazyLock<PathBuf> = LazyLock::new(|| {
     let tools = target().join("tools");
+    if elsewhere().is_some() {
+        // Unpacked already, and mounted where it was: its programs hold its name.
+        return tools;
+    }
     // Whoever runs the tests may need a proxy to reach the mirror.
     let mut order = command(project().join("tests/tools/nix.sh"));
     let outcome = run(order.arg(&tools).envs(std::env::vars_os()), 300);
@@ -272,9 +276,8 @@ pub(crate) fn run(order: &mut Command, seconds: u32) -> Outcome {
 pub(crate) struct Scratch(TempDir);
 
 pub(crate) fn tempdir() -> Scratch {
-    Scratch(
-        tempfile::Builder::new().prefix("e2e-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-    )
+    let root = elsewhere().map_or(env!("CARGO_TARGET_TMPDIR").into(), |_| std::env::temp_dir());
+    Scratch(tempfile::Builder::new().prefix("e2e-").tempdir_in(root).unwrap())
 }
 
 /// A directory of the test's own in memory, where there is such a place: for thousands of small files whose

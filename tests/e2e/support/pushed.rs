@@ -248,7 +248,7 @@ fn url(bytes: &[u8], form: Form) -> String {
 }
 
 /// What stock Nix says of a path.
-fn narinfo(made: &Made, form: Form) -> String {
+pub(crate) fn narinfo(made: &Made, form: Form) -> String {
     let bytes = made.bytes(form);
     let narinfo = NarInfo {
         info: made.info.clone(),

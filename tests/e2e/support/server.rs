@@ -18,7 +18,7 @@ use super::{
     PATIENCE, command,
     http::{Connection, Response},
     nix::{Scratch, Store, tempdir},
-    wait_for,
+    snowbank, wait_for,
 };
 
 /// How to start a server.
@@ -106,7 +106,7 @@ impl Setup {
     pub(crate) fn order(&self) -> Command {
         raise_open_files();
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
-        words.extend([env!("CARGO_BIN_EXE_snowbank").into(), "serve".into()]);
+        words.extend([snowbank().into_os_string(), "serve".into()]);
         words.extend(["--data-dir".into(), self.data.clone().into_os_string()]);
         for address in &self.listen {
             words.extend(["--listen", address].map(OsString::from));

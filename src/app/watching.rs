@@ -1,0 +1,58 @@
+//! Has what the caches lie on watched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::AppError;
+use crate::auth::PushPolicy;
+use crate::bank::Bank;
+use crate::config::Config;
+use crate::ingest::{Ingest, Twin};
+use crate::keep::probe::Probe;
+use crate::keep::watch::{Watch, Watched};
+use crate::metrics::Metrics;
+use crate::source::Source;
+
+/// The own bank of each cache, and the source that it is, by the name of the cache.
+pub(super) type Banks = BTreeMap<String, (Arc<Bank>, Arc<Source>)>;
+
+/// Watches every bank; those that take pushes are written to now and then.
+pub(super) fn start(
+    config: &Config,
+    banks: &Banks,
+    metrics: &Arc<Metrics>,
+) -> Result<Watch, AppError> {
+    let mut watched = Vec::new();
+    for cache in &config.caches {
+        let Some((bank, source)) = banks.get(&cache.name) else { continue };
+        let every = config.zfs.probe_every.filter(|_| cache.push != PushPolicy::None);
+        let probe = every.map(|every| Probe::start(Arc::clone(bank), every));
+        let source = Arc::clone(source);
+        watched.push(Watched {
+            cache: cache.name.clone(),
+            directory: cache.directory.clone(),
+            dataset: cache.dataset(&config.zfs),
+            probe: probe.transpose().map_err(AppError::Runtime)?,
+            close: Box::new(move |why| source.close(why)),
+        });
+    }
+    Watch::start(watched, config.zfs.interval, Arc::clone(metrics)).map_err(AppError::Runtime)
+}
+
+/// Has pushes to one cache share blocks with what another has, where the pool can.
+pub(super) fn connect_twins(
+    ingests: &BTreeMap<String, Arc<Ingest>>,
+    banks: &Banks,
+    watch: &Arc<Watch>,
+    metrics: &Arc<Metrics>,
+) {
+    for (name, ingest) in ingests {
+        let others = banks.iter().filter(|(other, _)| *other != name);
+        let twin = |(other, (bank, _)): (&String, &(Arc<Bank>, Arc<Source>))| {
+            let (watch, one, other) = (Arc::clone(watch), name.clone(), other.clone());
+            let shares_blocks = Box::new(move || watch.report().share_blocks(&one, &other));
+            Twin { bank: Arc::clone(bank), shares_blocks }
+        };
+        ingest.set_twins(others.map(twin).collect(), Arc::clone(metrics));
+    }
+}

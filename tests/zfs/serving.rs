@@ -1,0 +1,369 @@
+//! The server on real datasets: quotas and full pools (rows R9, R10 of the reliability matrix), what is taken away under
+//! it (R27), disks that do not answer, and blocks that are there once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    e2e::{
+        made::{Form, Made, closure},
+        pushed::{Pusher, Stop, check, narinfos, verify},
+        server::{Server, Setup},
+        trees::Numbers,
+    },
+    support::{Disk, PATIENCE, Pool, run, wait_until},
+};
+
+const MIB: usize = 1 << 20;
+/// What row R27 allows.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// A pool with a dataset for each cache, mounted where the server has its data.
+struct Bed {
+    pool: Pool,
+    own: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new(disk: Disk, caches: &[(&str, &[&str])]) -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let bed = Self { pool: Pool::on([disk]), own };
+        run("zfs", ["create", "-o", "canmount=off", "-o", "mountpoint=none", &bed.parent()]);
+        for (cache, options) in caches {
+            let mountpoint = format!("mountpoint={}", bed.bank(cache).display());
+            let mut words = vec!["create", "-o", "recordsize=1M", "-o", &mountpoint];
+            words.extend(*options);
+            let dataset = bed.dataset(cache);
+            words.push(&dataset);
+            run("zfs", words);
+        }
+        bed
+    }
+
+    fn parent(&self) -> String {
+        format!("{}/snowbank", self.pool.name())
+    }
+
+    fn dataset(&self, cache: &str) -> String {
+        format!("{}/{cache}", self.parent())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.own.path().join("data")
+    }
+
+    fn bank(&self, cache: &str) -> PathBuf {
+        self.data().join(cache)
+    }
+
+    fn config(&self, caches: &str) -> PathBuf {
+        let file = self.own.path().join("config.toml");
+        let text = format!("[zfs]\ndataset = \"{}\"\ninterval = \"1s\"\n{caches}", self.parent());
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn start(&self, caches: &str) -> Server {
+        Setup::on(&self.data())
+            .argument("--store")
+            .argument("none")
+            .argument("--config")
+            .argument(self.config(caches))
+            .start()
+    }
+}
+
+/// What a server with a single cache that anybody may push to is told.
+const OPEN: &str = "[cache.default]\npush = \"open\"\n";
+
+fn random(seed: u64, size: usize) -> Made {
+    Made::new(&format!("random-{seed}"), &Numbers::from(seed).bytes(size), &[])
+}
+
+fn health(server: &Server) -> (u16, Value) {
+    let answer = server.get("/health");
+    (answer.status, answer.json())
+}
+
+fn troubles(health: &Value) -> String {
+    health["troubles"].to_string()
+}
+
+/// The text of an answer that there is no room.
+#[track_caller]
+fn no_room(done: Result<(), Stop>) -> String {
+    match done {
+        Err(Stop::Refused(answer)) => {
+            assert_eq!(answer.status, 507, "{}", answer.text());
+            answer.text()
+        }
+        other => panic!("{other:?} where there is no room"),
+    }
+}
+
+/// How long it takes until `/health` is 503.
+#[track_caller]
+fn until_unhealthy(server: &Server, what: &str) -> Duration {
+    let began = Instant::now();
+    wait_until(what, PATIENCE, || health(server).0 == 503);
+    began.elapsed()
+}
+
+#[test]
+fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
+    let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=24M"])]);
+    let mut server = bed.start(OPEN);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    let first = random(1, 4 * MIB);
+    pusher.stock(&first, Form::Bare).unwrap();
+    let text = (2..20)
+        .find_map(|seed| match pusher.stock(&random(seed, 4 * MIB), Form::Zstd) {
+            Ok(()) => None,
+            refused => Some(no_room(refused)),
+        })
+        .expect("24 MiB are full after six times four");
+    assert!(text.contains("bytes are free where this cache lies"), "{text}");
+    assert!(!text.contains('/'), "no path of the disk: {text}");
+    // Reads go on, nothing is half there, and the dataset is named where ops look.
+    check(&server, &bed.bank("default"), &pusher.acknowledged);
+    wait_until("health names the dataset", PATIENCE, || {
+        let (status, said) = health(&server);
+        status == 200 && said["status"] == "degraded" && troubles(&said).contains(&bed.dataset("default"))
+    });
+    let labels = format!("dataset=\"{}\"", bed.dataset("default"));
+    assert_eq!(server.metric("snowbank_zfs_dataset_quota_bytes", &labels), 24.0 * MIB as f64);
+    assert!(server.metric("snowbank_zfs_dataset_used_bytes", &labels) > 4.0 * MIB as f64);
+    // More room, without a restart.
+    run("zfs", ["set", "quota=200M", &bed.dataset("default")]);
+    pusher.stock(&random(99, 4 * MIB), Form::Bare).unwrap();
+    wait_until("health is well again", PATIENCE, || health(&server).1["status"] == "ok");
+    server.assert_alive();
+}
+
+#[test]
+fn r9_a_full_pool_is_507_reads_go_on_and_pushes_work_again_when_there_is_room() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    // All of the pool but a little, for somebody else.
+    let free: u64 = run("zfs", ["get", "-Hp", "-o", "value", "available", &bed.parent()])
+        .trim()
+        .parse()
+        .unwrap();
+    let hog = format!("{}/hog", bed.pool.name());
+    run("zfs", ["create", "-o", &format!("reservation={}", free - 40 * MIB as u64), &hog]);
+    let mut server = bed.start(OPEN);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    let first = random(1, 2 * MIB);
+    pusher.stock(&first, Form::Seekable).unwrap();
+    let full = (2..60).find_map(|seed| {
+        let made = random(seed, 4 * MIB);
+        let pushed = pusher.whole(&made, Form::Seekable).and_then(|()| pusher.commit(&[&made]));
+        pushed.is_err().then(|| no_room(pushed))
+    });
+    full.expect("a pool of 40 MiB is full after some time");
+    verify(&mut server.connect(), &first.hash(), &narinfos(&bed.bank("default")));
+    check(&server, &bed.bank("default"), &pusher.acknowledged);
+    run("zfs", ["destroy", &hog]);
+    pusher.stock(&random(100, 4 * MIB), Form::Bare).unwrap();
+    server.assert_alive();
+}
+
+#[test]
+fn r27_what_is_taken_away_is_503_and_never_404_and_comes_back_by_itself() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    let server = bed.start(OPEN);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    let paths = closure(1);
+    pusher.stock_closure(&paths).unwrap();
+    let dataset = bed.dataset("default");
+    let here = format!("/{}.narinfo", paths[0].hash());
+    let absent = "/00000000000000000000000000000000.narinfo";
+    server.get(&here).expect(200);
+    server.get(absent).expect(404);
+
+    for what in ["export", "unmount"] {
+        if what == "export" {
+            run("zpool", ["export", "-f", bed.pool.name()]);
+        } else {
+            run("zfs", ["unmount", "-f", &dataset]);
+        }
+        let took = until_unhealthy(&server, what);
+        assert!(took < NOTICED, "{what} was noticed after {took:?}");
+        // Neither of them may be remembered as absent.
+        assert_eq!((server.get(&here).status, server.get(absent).status), (503, 503), "{what}");
+        let refused = pusher.stock(&random(7, 1000), Form::Bare);
+        assert!(matches!(&refused, Err(Stop::Refused(answer)) if answer.status == 503), "{refused:?}");
+        if what == "export" {
+            run("zpool", ["import", "-d", "/dev/disk/by-id", "-o", "cachefile=none", bed.pool.name()]);
+        } else {
+            run("zfs", ["mount", &dataset]);
+        }
+        wait_until("it is served again", PATIENCE, || {
+            server.get(&here).status == 200 && health(&server).0 == 200
+        });
+        server.get(absent).expect(404);
+        // What was refused meanwhile left nothing in the directory below.
+        pusher = Pusher::to(server.address()).unwrap();
+        pusher.stock(&random(8, 1000), Form::Bare).unwrap();
+    }
+
+    run("zfs", ["set", "readonly=on", &dataset]);
+    let took = until_unhealthy(&server, "readonly");
+    assert!(took < NOTICED, "read-only was noticed after {took:?}");
+    server.get(&here).expect(200);
+    let refused = pusher.stock(&random(9, 1000), Form::Bare);
+    assert!(matches!(&refused, Err(Stop::Refused(answer)) if answer.status >= 500), "{refused:?}");
+    run("zfs", ["set", "readonly=off", &dataset]);
+    wait_until("it is well again", PATIENCE, || health(&server).0 == 200);
+    pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock(&random(9, 1000), Form::Bare).unwrap();
+}
+
+#[test]
+fn a_dataset_that_is_not_mounted_when_the_server_starts_is_no_new_bank() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    let server = bed.start(OPEN);
+    let paths = closure(1);
+    Pusher::to(server.address()).unwrap().stock_closure(&paths).unwrap();
+    server.stop();
+    run("zfs", ["unmount", &bed.dataset("default")]);
+    let server = bed.start(OPEN);
+    let here = format!("/{}.narinfo", paths[0].hash());
+    server.get(&here).expect(503);
+    assert_eq!(health(&server).0, 503);
+    assert_eq!(names(&bed.bank("default")), [""; 0], "nothing was made in the empty directory");
+    assert!(server.log().contains(&bed.dataset("default")), "the log says what is missing");
+    run("zfs", ["mount", &bed.dataset("default")]);
+    wait_until("it is served", PATIENCE, || server.get(&here).status == 200);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock_closure(&closure(2)).unwrap();
+    check(&server, &bed.bank("default"), &pusher.acknowledged);
+}
+
+#[test]
+fn a_place_that_was_a_mount_is_no_new_bank_without_it_either() {
+    // Nothing in the configuration speaks of ZFS.
+    let pool = Pool::on([Disk::take()]);
+    let own = tempfile::tempdir().unwrap();
+    let bank = own.path().join("data/default");
+    let dataset = format!("{}/x", pool.name());
+    run("zfs", ["create", "-o", &format!("mountpoint={}", bank.display()), &dataset]);
+    let start = || Setup::on(&own.path().join("data")).argument("--store").argument("none").start();
+    start().stop();
+    run("zfs", ["unmount", &dataset]);
+    let server = start();
+    server.get("/00000000000000000000000000000000.narinfo").expect(503);
+    assert_eq!(names(&bank), [""; 0]);
+    run("zfs", ["mount", &dataset]);
+    wait_until("it is served", PATIENCE, || {
+        server.get("/00000000000000000000000000000000.narinfo").status == 404
+    });
+}
+
+#[test]
+fn disks_that_do_not_answer_close_the_cache_before_requests_hang_in_it() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    let server = bed.start(OPEN);
+    let paths = closure(1);
+    Pusher::to(server.address()).unwrap().stock_closure(&paths).unwrap();
+    let device = device_of(bed.pool.name());
+    // Every write takes fifteen seconds.
+    run("zinject", ["-d", &device, "-D", "15000:1", bed.pool.name()]);
+    let took = until_unhealthy(&server, "the disk is slow");
+    assert!(took < NOTICED + Duration::from_secs(2), "noticed after {took:?}");
+    let began = Instant::now();
+    server.get(&format!("/{}.narinfo", paths[0].hash())).expect(503);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(troubles(&health(&server).1).contains("have not answered"));
+    assert_eq!(server.metric("snowbank_cache_well", "cache=\"default\""), 0.0);
+    run("zinject", ["-c", "all"]);
+    wait_until("it is served again", 2 * PATIENCE, || {
+        health(&server).0 == 200 && server.get(&format!("/{}.narinfo", paths[0].hash())).status == 200
+    });
+}
+
+#[test]
+fn a_pool_that_lost_a_disk_of_its_mirror_serves_on_and_says_so() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    let spare = Disk::take();
+    let first = device_of(bed.pool.name());
+    run("zpool", ["attach", "-w", bed.pool.name(), &first, spare.path().to_str().unwrap()]);
+    let mut server = bed.start(OPEN);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock_closure(&closure(1)).unwrap();
+    run("zpool", ["offline", "-f", bed.pool.name(), spare.path().to_str().unwrap()]);
+    wait_until("health says it", PATIENCE, || {
+        let (status, said) = health(&server);
+        status == 200 && said["status"] == "degraded" && said["pools"][bed.pool.name()] == "DEGRADED"
+    });
+    let labels = format!("pool=\"{}\",state=\"DEGRADED\"", bed.pool.name());
+    assert_eq!(server.metric("snowbank_zfs_pool_health", &labels), 1.0);
+    pusher.stock_closure(&closure(2)).unwrap();
+    check(&server, &bed.bank("default"), &pusher.acknowledged);
+    run("zpool", ["detach", bed.pool.name(), spare.path().to_str().unwrap()]);
+    wait_until("health is well", PATIENCE, || health(&server).1["status"] == "ok");
+    server.assert_alive();
+}
+
+#[test]
+fn the_same_nar_in_a_second_cache_of_the_pool_takes_no_room() {
+    let bed = Bed::new(Disk::take(), &[("default", &[]), ("team", &[])]);
+    let open = format!("{OPEN}[cache.team]\npush = \"open\"\n");
+    let server = bed.start(&open);
+    let made = random(5, 8 * MIB);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock(&made, Form::Bare).unwrap();
+    run("zpool", ["sync", bed.pool.name()]);
+    let saved = || -> u64 {
+        run("zpool", ["sync", bed.pool.name()]);
+        run("zpool", ["get", "-Hp", "-o", "value", "bclonesaved", bed.pool.name()]).trim().parse().unwrap()
+    };
+    assert_eq!(saved(), 0);
+    wait_until("the pool was looked at", PATIENCE, || {
+        server.metric("snowbank_zfs_pool_size_bytes", "pool=") > 0.0
+    });
+    let mut other = Team(Pusher::to(server.address()).unwrap());
+    other.push(&made);
+    assert!(saved() >= 8 * MIB as u64, "{} bytes were saved", saved());
+    assert!(server.metric("snowbank_cloned_bytes_total", "") >= 8.0 * MIB as f64);
+    wait_until("the metric of the pool has it", PATIENCE, || {
+        server.metric("snowbank_zfs_pool_block_cloning_saved_bytes", "pool=") >= 8.0 * MIB as f64
+    });
+    // The two are two: what happens to one is nothing to the other.
+    let name = format!("nar/{}.nar.zst", made.info.nar_hash.to_nix32());
+    fs::remove_file(bed.bank("default").join(&name)).unwrap();
+    let there = fs::read(bed.bank("team").join(&name)).unwrap();
+    assert_eq!(zstd::stream::decode_all(there.as_slice()).unwrap(), made.nar);
+}
+
+/// A pusher to the cache `team`.
+struct Team(Pusher);
+
+impl Team {
+    fn push(&mut self, made: &Made) {
+        let nar = made.bytes(Form::Bare);
+        let hash = made.info.nar_hash.to_nix32();
+        let path = format!("/c/team/nar/{hash}.nar");
+        let answer = self.0.ask("PUT", &path, &[], &nar).unwrap();
+        assert_eq!(answer.status / 100, 2, "{}", answer.text());
+        let narinfo = crate::e2e::pushed::narinfo(made, Form::Bare);
+        let path = format!("/c/team/{}.narinfo", made.hash());
+        let answer = self.0.ask("PUT", &path, &[], narinfo.as_bytes()).unwrap();
+        assert_eq!(answer.status / 100, 2, "{}", answer.text());
+    }
+}
+
+/// The first device of a pool, as `zpool` names it.
+fn device_of(pool: &str) -> String {
+    let text = run("zpool", ["list", "-HvP", "-o", "name", pool]);
+    let line = text.lines().find(|line| line.contains("/dev/")).expect("a device");
+    line.split_whitespace().next().unwrap().to_owned()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    crate::e2e::pushed::names(directory)
+}
