@@ -15,6 +15,7 @@
 //! but reported as damaged. Reading never holds a directory open: a dataset must stay unmountable.
 
 pub mod publish;
+pub mod snapshot;
 pub mod stamp;
 
 use std::ffi::OsStr;
@@ -32,6 +33,7 @@ use crate::nix::nar_url::NarFileName;
 use crate::nix::realisation::{BuildTraceKey, DrvOutput};
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 
+pub use snapshot::SnapshotName;
 pub use stamp::Stamp;
 
 /// The largest of the small objects (narinfo, listing, realisation) that is read into memory.
@@ -50,6 +52,12 @@ pub enum BankError {
     /// The directory or its `nix-cache-info` is not there: not mounted, or removed.
     #[error("the bank at {0} is away (no nix-cache-info): is its dataset mounted?")]
     Away(PathBuf),
+    /// The snapshot is there, and nothing of it can be seen.
+    #[error(
+        "the snapshot at {0} is not mounted where this process can see it: does its mount namespace \
+         receive the mounts of the host?"
+    )]
+    NotMounted(PathBuf),
     /// The bank holds another store directory's paths.
     #[error("the bank at {root} is for the store directory {theirs:?}, not {ours:?}")]
     OtherStoreDir {
@@ -127,6 +135,11 @@ impl Bank {
             }
             Err(source) => Err(BankError::Io { path: marker, source }),
         }
+    }
+
+    /// A bank that others keep, at `root`, whether it is there now or not: it is only read.
+    pub fn of_others(root: PathBuf) -> Self {
+        Self { root, unsettled: Mutex::default() }
     }
 
     /// The directory.

@@ -46,6 +46,11 @@ impl Stamp {
         Ok(Self { narinfos, nars, settled: is_settled(latest) })
     }
 
+    /// The device of the directory.
+    pub const fn device(&self) -> u64 {
+        self.narinfos.device
+    }
+
     /// Whether nothing has changed since `earlier`, for certain.
     pub fn proves_unchanged_since(&self, earlier: &Self) -> bool {
         earlier.settled && self == earlier

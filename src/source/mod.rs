@@ -9,7 +9,9 @@ pub(crate) mod buffer;
 pub mod cache;
 pub mod chunks;
 pub mod local;
+pub mod signer;
 pub mod verified;
+pub mod view;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ pub use verified::{Expected, TransferError};
 /// One place that paths come from.
 #[expect(clippy::large_enum_variant, reason = "a handful exist, each behind its own Arc")]
 pub enum Source {
-    /// A cache's own directory.
+    /// A cache's own directory, or one like it that others keep.
     Bank(BankSource),
     /// The host's store; several caches may share it.
     Store(Arc<LocalStore>),
@@ -83,7 +85,7 @@ impl Source {
     /// The label that metrics and logs use.
     pub const fn label(&self) -> SourceLabel {
         match self {
-            Self::Bank(_) => SourceLabel::Bank,
+            Self::Bank(bank) => bank.label(),
             Self::Store(_) => SourceLabel::Store,
         }
     }
