@@ -27,6 +27,7 @@ use crate::http::listen::{
 };
 use crate::http::push::UploadSlots;
 use crate::http::state::{State, Work};
+use crate::http::views::Views;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
@@ -145,6 +146,7 @@ async fn keep_looking(state: &Arc<State>) {
     loop {
         ticks.tick().await;
         let state = Arc::clone(state);
+        state.views.close_idle(&state);
         let looked = tokio::task::spawn_blocking(move || {
             for cache in state.caches.values() {
                 cache.close_files();
@@ -254,6 +256,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     };
     Ok(State {
         caches,
+        views: Views::default(),
         ingests,
         uploads: UploadSlots::new(config.limits.uploads, config.limits.uploads_per_client),
         default,

@@ -34,6 +34,9 @@ pub enum Denial {
     /// Nobody may push.
     #[error("this cache takes no pushes")]
     NoPushes,
+    /// Nobody may push to a view.
+    #[error("a view of a snapshot is read-only; push to the cache itself")]
+    ReadOnly,
     /// Nothing was shown.
     #[error("a token is needed, as Authorization: Bearer or as the password in netrc")]
     NoCredential,
@@ -71,6 +74,7 @@ impl Denial {
     pub const fn label(self) -> &'static str {
         match self {
             Self::NoPushes => "no-pushes",
+            Self::ReadOnly => "read-only",
             Self::NoCredential => "no-credential",
             Self::Several => "several-credentials",
             Self::Wrong => "wrong",

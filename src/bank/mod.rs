@@ -16,6 +16,7 @@
 
 mod opening;
 pub mod publish;
+mod snapshot;
 pub mod stamp;
 
 use std::ffi::OsStr;
@@ -24,7 +25,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -76,6 +77,12 @@ pub enum BankError {
         /// What is there, and what should be.
         why: String,
     },
+    /// The snapshot is there, and nothing of it can be seen.
+    #[error(
+        "the snapshot at {0} is not mounted where this process can see it: does its mount namespace \
+         receive the mounts of the host?"
+    )]
+    SnapshotNotMounted(PathBuf),
     /// The bank holds another store directory's paths.
     #[error("the bank at {root} is for the store directory {theirs:?}, not {ours:?}")]
     OtherStoreDir {
@@ -131,6 +138,13 @@ impl Bank {
     pub fn store_dir_at(root: &Path) -> Option<StoreDir> {
         let text = std::fs::read_to_string(root.join(cache_info::NAME)).ok()?;
         StoreDir::parse(cache_info::store_dir_of(&text)?).ok()
+    }
+
+    /// A bank that others keep, at `root`, whether it is there now or not: it is only read.
+    pub fn of_others(root: PathBuf, info: CacheInfo) -> Self {
+        let bank = Self::at(root, info, Mounting::Any, false);
+        bank.is_ready.store(true, Ordering::Release);
+        bank
     }
 
     /// The directory.

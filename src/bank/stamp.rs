@@ -47,7 +47,7 @@ impl Stamp {
     }
 
     /// The device of the file system that the bank lies on.
-    pub(super) const fn device(&self) -> u64 {
+    pub const fn device(&self) -> u64 {
         self.narinfos.device
     }
 

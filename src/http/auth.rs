@@ -1,9 +1,10 @@
 //! Who is let in: each request to a cache, before anything is looked up.
 //!
-//! `Place` says from a request's head alone which cache it is about and what right it needs: reading
-//! needs [`Right::Pull`], every other method [`Right::Push`], and so does the whole native API. What
-//! was found out travels with the request as `Admitted`, and is the only way for a handler to get at
-//! a cache: one that was not asked for here cannot be reached by another spelling of its name.
+//! `Place` says from a request's head alone which cache it is about, whether it is about a view of it, and
+//! what right it needs: reading needs [`Right::Pull`], every other method [`Right::Push`], and so does the
+//! whole native API. What was found out travels with the request as `Admitted`, and is the only way for a
+//! handler to get at a cache: one that was not asked for here cannot be reached by another spelling of
+//! its name. A view is read by those who may read its cache, and written to by nobody.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::error::Failure;
 use super::state::{State, Work};
+use super::views::Asked;
 use crate::auth::{Credential, Denial, Right};
 use crate::index::state::TokenRecord;
 use crate::ingest::{Ingest, Pusher};
@@ -26,8 +28,10 @@ const OF_THE_SERVER: [&str; 2] = ["/health", "/metrics"];
 
 /// What a request is about.
 pub(super) struct Place<'a> {
-    /// The cache.
+    /// The cache; where a view is asked for, the one that it is of until that is open.
     pub(super) cache: &'a Arc<Cache>,
+    /// The snapshot that it is asked for as of.
+    pub(super) view: Option<Asked>,
     /// Where in the request's path the part after the cache's own begins, with its slash.
     pub(super) rest: usize,
     /// What is needed to be answered.
@@ -35,7 +39,8 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// `None` where the path is about no cache: the server's own, or a cache that does not exist.
+    /// `None` where the path is about no cache: the server's own, or a cache that does not exist, or
+    /// what cannot be a view of one.
     pub(super) fn of(state: &'a State, method: &Method, path: &str) -> Option<Self> {
         if OF_THE_SERVER.contains(&path) {
             return None;
@@ -47,10 +52,16 @@ impl<'a> Place<'a> {
             }
             None => (&state.default, 0),
         };
+        let view = Asked::of(path, rest).ok()?;
+        let below = &path[view.as_ref().map_or(rest, |view| view.part.end)..];
+        // Nothing but what a cache has stands below a view.
+        if view.is_some() && (below.starts_with("/c/") || OF_THE_SERVER.contains(&below)) {
+            return None;
+        }
         let reads = [Method::GET, Method::HEAD].contains(method);
-        let native = path[rest..].starts_with(native::PREFIX);
+        let native = below.starts_with(native::PREFIX);
         let right = if reads && !native { Right::Pull } else { Right::Push };
-        Some(Self { cache, rest, right })
+        Some(Self { cache, view, rest, right })
     }
 }
 
@@ -76,11 +87,21 @@ impl Admitted {
 /// Whether whoever shows `credential` may; the token that it was decided by.
 pub(super) async fn admit(
     state: &Arc<State>,
-    cache: &str,
-    right: Right,
+    place: &Place<'_>,
     credential: &Credential,
     source: Option<IpAddr>,
 ) -> Result<Option<Arc<TokenRecord>>, Failure> {
+    let (cache, right) = (place.cache.name.as_str(), place.right);
+    let denied = |denial: Denial| {
+        state.metrics.denied(right.label(), denial.label());
+        Failure::Denied(denial)
+    };
+    if place.view.is_some() && right == Right::Push {
+        return Err(denied(Denial::ReadOnly));
+    }
+    if state.gate.is_open(cache, right) {
+        return Ok(None);
+    }
     let admitted = match credential {
         Credential::Token(_) if !state.gate.is_current() => {
             let shared = Arc::clone(state);
@@ -93,10 +114,7 @@ pub(super) async fn admit(
         _ => Ok(()),
     };
     let checked = admitted.and_then(|()| state.gate.check(cache, right, credential, source));
-    checked.map_err(|denial| {
-        state.metrics.denied(right.label(), denial.label());
-        Failure::Denied(denial)
-    })
+    checked.map_err(denied)
 }
 
 /// What a request shows of who it is from.
@@ -128,6 +146,9 @@ impl FromRequestParts<Arc<State>> for Pushing {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Failure> {
         let admitted = parts.extensions.get::<Admitted>().ok_or(Failure::NotFound)?;
+        if admitted.cache.snapshot.is_some() {
+            return Err(Denial::ReadOnly.into());
+        }
         let pusher = admitted.pusher.clone().ok_or_else(|| {
             Failure::Internal("a handler that writes was reached by a request that reads".into())
         })?;

@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::auth::Denial;
 use crate::source::cache::Unavailable;
+use crate::source::view::ViewError;
 
 /// Seconds after which a client may ask again.
 pub(super) const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -45,6 +46,15 @@ pub enum Failure {
     /// A defect of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<ViewError> for Failure {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::NotThere => Self::NotFound,
+            ViewError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
 }
 
 impl IntoResponse for Failure {
@@ -93,7 +103,7 @@ impl IntoResponse for Failure {
 
 const fn status_of(denial: Denial) -> StatusCode {
     match denial {
-        Denial::NoPushes => StatusCode::METHOD_NOT_ALLOWED,
+        Denial::NoPushes | Denial::ReadOnly => StatusCode::METHOD_NOT_ALLOWED,
         Denial::Several => StatusCode::BAD_REQUEST,
         Denial::NoCredential | Denial::Wrong | Denial::Expired | Denial::Revoked => {
             StatusCode::UNAUTHORIZED

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::Router;
+use axum::extract::OriginalUri;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE};
@@ -23,6 +24,7 @@ use tower_service::Service as _;
 
 use super::auth::{Admitted, Place, admit, credential, keep_private};
 use super::body::FileBody;
+use super::error::Failure;
 use super::listen::{PatientBody, Peer, ReadOn};
 use super::nar::whole_file;
 use super::narinfo::text_response;
@@ -32,7 +34,7 @@ use crate::index::state::TokenRecord;
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
-use crate::source::cache::Remembered;
+use crate::source::cache::{Cache, Remembered};
 
 const NOT_FOUND: &[u8] = b"not found\n";
 
@@ -87,21 +89,24 @@ impl Front {
         }))
     }
 
-    /// Answers a request that needs leave, once it is known whether it has it.
+    /// Answers a request that needs leave, or a view, once it is known whether it gets them.
     async fn answer_if_admitted(
         self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         began: Instant,
     ) -> Result<Response<FrontBody>, Infallible> {
         let Some(place) = Place::of(&self.state, request.method(), request.uri().path()) else {
             return self.answer(request, began, None).await;
         };
-        let shown = credential(request.headers());
-        match admit(&self.state, &place.cache.name, place.right, &shown, self.source).await {
-            Ok(token) => {
+        let is_public = self.state.gate.is_open(&place.cache.name, place.right);
+        match self.leave(&place, &mut request).await {
+            Ok((token, cache)) => {
+                let place = Place { cache: &cache, view: None, ..place };
                 let mut response =
                     self.answer(request, began, Some((place, token.as_deref()))).await?;
-                keep_private(response.headers_mut());
+                if !is_public {
+                    keep_private(response.headers_mut());
+                }
                 Ok(response)
             }
             Err(failure) => {
@@ -110,6 +115,21 @@ impl Front {
                 Ok(count(failure.into_response(), Arc::clone(&self.state), began, line))
             }
         }
+    }
+
+    /// The token that a request was let in by, and the cache or the view that it is answered from, of
+    /// which it names nothing any more.
+    async fn leave<B>(
+        &self,
+        place: &Place<'_>,
+        request: &mut Request<B>,
+    ) -> Result<(Option<Arc<TokenRecord>>, Arc<Cache>), Failure> {
+        let shown = credential(request.headers());
+        let token = admit(&self.state, place, &shown, self.source).await?;
+        let Some(view) = &place.view else { return Ok((token, Arc::clone(place.cache))) };
+        let cache = self.state.views.get(&self.state, place.cache, &view.snapshot).await?;
+        view.take_out_of(request)?;
+        Ok((token, cache))
     }
 
     /// The answer that memory gives, if it is a narinfo and memory knows.
@@ -196,7 +216,10 @@ impl hyper::service::Service<Request<Incoming>> for Front {
         let began = Instant::now();
         let place = Place::of(&self.state, request.method(), request.uri().path());
         match place {
-            Some(place) if !self.state.gate.is_open(&place.cache.name, place.right) => {
+            Some(place)
+                if place.view.is_some()
+                    || !self.state.gate.is_open(&place.cache.name, place.right) =>
+            {
                 FrontFuture::Routed(Box::pin(self.clone().answer_if_admitted(request, began)))
             }
             place => self.answer(request, began, place.map(|place| (place, None))),
@@ -260,7 +283,9 @@ struct Line {
 
 impl Line {
     fn of<B>(request: &Request<B>) -> Self {
-        Self { method: request.method().clone(), uri: request.uri().clone() }
+        let original = request.extensions().get::<OriginalUri>().map(|original| &original.0);
+        let uri = original.unwrap_or_else(|| request.uri()).clone();
+        Self { method: request.method().clone(), uri }
     }
 
     fn write(&self, status: StatusCode, size_bytes: u64, began: Instant, whole: bool) {

@@ -39,7 +39,7 @@ pub async fn page(
     if !state.landing_page {
         return Err(Failure::NotFound);
     }
-    let is_default = Arc::ptr_eq(&cache, &state.default);
+    let is_default = cache.name == state.default.name;
     let markup = render(&cache, is_default, &host(&headers));
     let mut response = html_response(markup);
     response.extensions_mut().insert(CountAs::route(Route::Landing));
@@ -70,11 +70,13 @@ fn host(headers: &HeaderMap) -> String {
 }
 
 fn render(cache: &Cache, is_default: bool, host: &str) -> Markup {
-    let url = if is_default {
-        format!("http://{host}")
-    } else {
-        format!("http://{host}/c/{}", cache.name)
-    };
+    let mut url = format!("http://{host}");
+    if !is_default {
+        url += &format!("/c/{}", cache.name);
+    }
+    if let Some(snapshot) = &cache.snapshot {
+        url += &format!("/@{snapshot}");
+    }
     let keys: Vec<_> = cache.keys().public().iter().map(ToString::to_string).collect();
     let keys = keys.join(" ");
     html! {
@@ -83,11 +85,14 @@ fn render(cache: &Cache, is_default: bool, host: &str) -> Markup {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Snowbank: " (cache.name) }
+                title { "Snowbank: " (cache.title()) }
                 style { (maud::PreEscaped(STYLE)) }
             }
             body {
                 h1 { "Snowbank" }
+                @if let Some(snapshot) = &cache.snapshot {
+                    p { "The cache as it was at the snapshot " code { (snapshot) } ", read-only." }
+                }
                 p { "A Nix binary cache. To use it, put this into " code { "/etc/nix/nix.conf" } ":" }
                 pre { "extra-substituters = " (url) "\nextra-trusted-public-keys = " (keys) "\n" }
                 p { "or into a NixOS configuration:" }

@@ -17,3 +17,4 @@ pub mod serve;
 pub mod state;
 pub mod status;
 pub mod tree_body;
+pub mod views;

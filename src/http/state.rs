@@ -12,6 +12,7 @@ use super::auth::Admitted;
 use super::error::Failure;
 use super::listen::ConnectionStats;
 use super::push::UploadSlots;
+use super::views::Views;
 use crate::auth::Gate;
 use crate::index::state::StateDb;
 use crate::ingest::Ingest;
@@ -26,6 +27,8 @@ pub struct State {
     pub caches: BTreeMap<String, Arc<Cache>>,
     /// The one that answers at `/`.
     pub default: Arc<Cache>,
+    /// The caches as they were at snapshots.
+    pub views: Views,
     /// What takes pushes, by the names of the caches that take any.
     pub ingests: BTreeMap<String, Arc<Ingest>>,
     /// How many uploads may run at once.

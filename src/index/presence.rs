@@ -66,6 +66,11 @@ impl Presence {
             && self.exact_at.load(Ordering::Acquire) > 0
     }
 
+    /// Whether there ever was a scan; before the first one nothing at all is known.
+    pub fn was_scanned(&self) -> bool {
+        self.exact_at.load(Ordering::Acquire) > 0
+    }
+
     /// Changes whenever the truth was noticed to have changed.
     pub fn version(&self) -> u64 {
         self.truth.load(Ordering::Acquire)

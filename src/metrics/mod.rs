@@ -80,6 +80,21 @@ const STATUSES: [u16; 26] = [
 pub enum SourceLabel {
     Bank,
     Store,
+    /// A cache as it was at a snapshot.
+    View,
+}
+
+const SOURCES: usize = 3;
+
+impl SourceLabel {
+    /// The value of the label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Bank => "bank",
+            Self::Store => "store",
+            Self::View => "view",
+        }
+    }
 }
 
 /// How the bytes of an answer are encoded; the label `encoding`.
@@ -102,7 +117,7 @@ pub struct Metrics {
     latency: [Histogram; ROUTES],
     first_byte: [Histogram; ROUTES],
     bytes: [IntCounter; 3],
-    narinfo_hits: [IntCounter; 2],
+    narinfo_hits: [IntCounter; SOURCES],
     /// narinfo requests that no source had.
     pub narinfo_misses: IntCounter,
     /// narinfo answered from memory, without I/O.
@@ -125,6 +140,10 @@ pub struct Metrics {
     /// Connections by what became of them; set from the listener's own counts.
     pub connections: IntGaugeVec,
     denied: IntCounterVec,
+    /// Requests to views, however they were answered.
+    pub view_requests: IntCounter,
+    /// Views that are open.
+    pub open_views: IntGauge,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
     /// What is known of ZFS, and of the disks under the caches.
@@ -197,7 +216,7 @@ impl Metrics {
             latency: by_route(&latency),
             first_byte: by_route(&first_byte),
             bytes: ["nar", "compressed", "other"].map(|label| bytes.with_label_values(&[label])),
-            narinfo_hits: ["bank", "store"].map(|label| hits.with_label_values(&[label])),
+            narinfo_hits: ALL_SOURCES.map(|source| hits.with_label_values(&[source.label()])),
             narinfo_misses: counter(
                 "snowbank_narinfo_misses_total",
                 "narinfo requests for paths that no source had.",
@@ -236,6 +255,14 @@ impl Metrics {
                 "snowbank_denied_requests_total",
                 "Requests of those who may not, by what they wanted and why they may not.",
                 &["right", "reason"],
+            )?,
+            view_requests: counter(
+                "snowbank_view_requests_total",
+                "Requests to a cache as it was at a snapshot.",
+            )?,
+            open_views: gauge(
+                "snowbank_views_open",
+                "Snapshots that are being served; one that nobody asks for is let go of.",
             )?,
             source_up: gauges(
                 "snowbank_source_up",
@@ -298,7 +325,7 @@ impl Metrics {
 
     /// Notes how a source was at its last look. Cache names come from the configuration.
     pub fn source(&self, cache: &str, source: SourceLabel, up: bool, paths: usize) {
-        let labels = [cache, if source == SourceLabel::Bank { "bank" } else { "store" }];
+        let labels = [cache, source.label()];
         self.source_up.with_label_values(&labels).set(i64::from(up));
         self.source_paths.with_label_values(&labels).set(i64::try_from(paths).unwrap_or(i64::MAX));
     }
@@ -310,6 +337,9 @@ impl Metrics {
         Ok(text)
     }
 }
+
+const ALL_SOURCES: [SourceLabel; SOURCES] =
+    [SourceLabel::Bank, SourceLabel::Store, SourceLabel::View];
 
 const ALL_ROUTES: [Route; ROUTES] = [
     Route::CacheInfo,
@@ -354,9 +384,12 @@ mod tests {
     }
 
     #[test]
-    fn each_route_stands_at_its_own_index() {
+    fn each_route_and_source_stands_at_its_own_index() {
         for (index, route) in ALL_ROUTES.iter().enumerate() {
             assert_eq!(*route as usize, index);
+        }
+        for (index, source) in ALL_SOURCES.iter().enumerate() {
+            assert_eq!(*source as usize, index);
         }
     }
 }

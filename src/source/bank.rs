@@ -8,21 +8,26 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::standing::Standing;
 use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
 use crate::bank::{Bank, BankError, Object, Stamp};
 use crate::codec::seekable;
 use crate::codec::{CodecError, Compression, Decoder, Limits};
 use crate::index::presence::{Known, Presence};
+use crate::metrics::SourceLabel;
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::{NarFileName, NarRequest};
 use crate::nix::narinfo::NarInfo;
 use crate::nix::store_path::{StoreDir, StorePathHash};
 
-/// A cache's own directory.
+/// A cache's own directory, or one like it that others keep.
 pub struct BankSource {
     bank: Arc<Bank>,
     store_dir: StoreDir,
+    label: SourceLabel,
     pub(super) presence: Presence,
+    /// Whether its disks answer.
+    pub(super) standing: Arc<Standing>,
     last_look: Mutex<Option<Stamp>>,
     names: RwLock<Names>,
     /// Whether every narinfo of the last scan has been read.
@@ -70,17 +75,48 @@ impl Compressed {
 const MAX_REPORTED: usize = 10_000;
 
 impl BankSource {
-    /// Takes a bank that is open.
+    /// Takes a cache's own bank, which is open.
     pub fn new(bank: Arc<Bank>, store_dir: StoreDir) -> Self {
+        Self::labelled(bank, store_dir, SourceLabel::Bank, Arc::default())
+    }
+
+    /// Takes a bank as it was at a snapshot; it stands as the bank itself does.
+    pub(super) fn of_view(bank: Bank, store_dir: StoreDir, standing: Arc<Standing>) -> Self {
+        Self::labelled(Arc::new(bank), store_dir, SourceLabel::View, standing)
+    }
+
+    fn labelled(
+        bank: Arc<Bank>,
+        store_dir: StoreDir,
+        label: SourceLabel,
+        standing: Arc<Standing>,
+    ) -> Self {
         Self {
             bank,
             store_dir,
+            label,
+            standing,
             presence: Presence::default(),
             last_look: Mutex::default(),
             names: RwLock::default(),
             all_read: AtomicBool::new(false),
             reported: Mutex::default(),
         }
+    }
+
+    /// The bank.
+    pub fn bank(&self) -> &Arc<Bank> {
+        &self.bank
+    }
+
+    /// The store directory of its paths.
+    pub const fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    /// The label that metrics and logs use.
+    pub const fn label(&self) -> SourceLabel {
+        self.label
     }
 
     pub(super) fn look(&self) -> Result<(), SourceError> {
@@ -132,6 +168,18 @@ impl BankSource {
         more
     }
 
+    /// Reads every narinfo that has not been read.
+    fn read_all(&self) -> Result<(), SourceError> {
+        if !self.presence.was_scanned() {
+            self.scan_if_due()?;
+        }
+        if !self.presence.was_scanned() {
+            return Err(SourceError::Unavailable("its names are still being read".into()));
+        }
+        while self.read_some() {}
+        Ok(())
+    }
+
     pub(super) fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
         let Some((narinfo, name)) = self.read_narinfo(hash)? else { return Ok(None) };
         // What is promised must be there, whole as far as its size tells.
@@ -153,11 +201,12 @@ impl BankSource {
                 if !name.is_bare() {
                     return Ok(None);
                 }
-                let found = path.or_else(|| self.path_of(name.hash)).or_else(|| {
+                let mut found = path.or_else(|| self.path_of(name.hash));
+                if found.is_none() {
                     // Shortly after the start not all is known yet, and a 404 must be certain.
-                    while self.read_some() {}
-                    self.path_of(name.hash)
-                });
+                    self.read_all()?;
+                    found = self.path_of(name.hash);
+                }
                 found.map_or(Ok(None), |path| self.content(path, Some(name.hash)))
             }
             NarRequest::OfPath { path, nar_hash } => self.content(path, nar_hash),
@@ -338,7 +387,7 @@ const READ_BUFFER: usize = 256 * 1024;
 /// The largest log or other object that is decoded for a client.
 const MAX_OBJECT: u64 = 4 << 30;
 
-fn unavailable(error: BankError) -> SourceError {
+pub(super) fn unavailable(error: BankError) -> SourceError {
     SourceError::Unavailable(error.to_string())
 }
 

@@ -5,11 +5,15 @@
 //! long again and no longer, so what changed earlier is never answered from memory.
 //! A narinfo is remembered as the text that is sent, with the version of the sources that it is of;
 //! its signatures are remembered by their fingerprint, which outlives that version.
+//!
+//! A *view* is a cache as it was at a snapshot of its bank: a cache of its own in every respect, but that
+//! it signs with the same keys, keeps no file open, and says nothing of itself in the metrics of the
+//! sources, which are the live cache's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +22,7 @@ use http::HeaderValue;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Memory;
 
+use super::signer::Signer;
 use super::{Source, SourceError};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
@@ -27,31 +32,32 @@ use crate::nix::narinfo::NarInfo;
 use crate::nix::signature::{Signature, fingerprint};
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyRing;
+use crate::zfs::SnapshotName;
 
 /// How old a look at the sources may be for memory to be believed.
 pub const BELIEVED: Duration = Duration::from_millis(20);
 /// Files of NARs that are kept open between requests, each for a second at most, so that a dataset
 /// can be unmounted.
 const OPEN_FILES: usize = 1024;
-/// Signatures that are remembered: about 150 bytes each.
-const SIGNATURES: usize = 100_000;
+/// Memory for the narinfos of a view, in bytes.
+const VIEW_MEMORY: u64 = 4 << 20;
 
 /// A named cache.
 pub struct Cache {
     /// Its name; the default one is `default`.
     pub name: String,
+    /// The snapshot that it is a view of; nothing for the live cache.
+    pub snapshot: Option<SnapshotName>,
     /// What it says of itself.
     pub info: CacheInfo,
     sources: Vec<Arc<Source>>,
-    keys: RwLock<Arc<KeyRing>>,
-    key_version: AtomicU64,
+    signer: Arc<Signer>,
     started: Instant,
     /// Milliseconds after `started` until which memory is believed.
     believed_until: AtomicU64,
     /// Whether somebody has taken it upon them to look.
     looking: AtomicBool,
     narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
-    signatures: Memory<Sha256, Arc<Vec<Signature>>>,
     files: Memory<NarFileName, Arc<OpenNar>>,
     metrics: Arc<Metrics>,
 }
@@ -91,7 +97,7 @@ pub enum Remembered {
 }
 
 /// Why a cache could not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("cache {cache} cannot be read now: {why}")]
 pub struct Unavailable {
     /// Which cache.
@@ -122,18 +128,38 @@ impl Cache {
         memory: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let signer = Arc::new(Signer::new(keys, Arc::clone(&metrics)));
+        Self::with_signer(name, info, sources, signer, memory, metrics)
+    }
+
+    /// The view of this cache at a snapshot, as `source` has it.
+    pub fn view(&self, snapshot: SnapshotName, info: CacheInfo, source: Source) -> Self {
+        let (name, metrics) = (self.name.clone(), Arc::clone(&self.metrics));
+        let signer = Arc::clone(&self.signer);
+        let sources = vec![Arc::new(source)];
+        let view = Self::with_signer(name, info, sources, signer, VIEW_MEMORY, metrics);
+        Self { snapshot: Some(snapshot), ..view }
+    }
+
+    fn with_signer(
+        name: String,
+        info: CacheInfo,
+        sources: Vec<Arc<Source>>,
+        signer: Arc<Signer>,
+        memory: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let expected = usize::try_from(memory / 2048).unwrap_or(usize::MAX).max(16);
         Self {
             name,
+            snapshot: None,
             info,
             sources,
-            keys: RwLock::new(Arc::new(keys)),
-            key_version: AtomicU64::new(0),
+            signer,
             started: Instant::now(),
             believed_until: AtomicU64::new(0),
             looking: AtomicBool::new(false),
             narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
-            signatures: Memory::new(SIGNATURES),
             files: Memory::new(OPEN_FILES),
             metrics,
         }
@@ -146,13 +172,12 @@ impl Cache {
 
     /// The keys that sign.
     pub fn keys(&self) -> Arc<KeyRing> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        self.signer.keys()
     }
 
     /// Signs with other keys from now on.
     pub fn set_keys(&self, keys: KeyRing) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-        self.key_version.fetch_add(1, Ordering::AcqRel);
+        self.signer.set_keys(keys);
     }
 
     /// Forgets the narinfo of a path, whose NAR is offered in another form now.
@@ -180,8 +205,12 @@ impl Cache {
         self.files.get(&name).filter(|open| open.version == self.version())
     }
 
-    /// Keeps the file of a stored NAR open for the requests that follow.
+    /// Keeps the file of a stored NAR open for the requests that follow; that of a snapshot never,
+    /// which could not be destroyed meanwhile.
     pub fn keep_open(&self, name: NarFileName, file: Arc<File>, size: u64, tag: HeaderValue) {
+        if self.snapshot.is_some() {
+            return;
+        }
         let version = self.version();
         self.files.insert(name, Arc::new(OpenNar { file, size, tag, version }));
     }
@@ -199,8 +228,10 @@ impl Cache {
         let mut failure = None;
         for source in &self.sources {
             let looked = source.look();
-            let up = looked.is_ok();
-            self.metrics.source(&self.name, source.label(), up, source.presence().len());
+            if self.snapshot.is_none() {
+                let (up, paths) = (looked.is_ok(), source.presence().len());
+                self.metrics.source(&self.name, source.label(), up, paths);
+            }
             if let Err(error) = looked {
                 failure.get_or_insert(error);
             }
@@ -295,15 +326,7 @@ impl Cache {
 
     /// Signs with every key, or remembers having done so.
     pub fn sign(&self, text: &str) -> Arc<Vec<Signature>> {
-        let version = self.key_version.load(Ordering::Acquire);
-        let key = Sha256::of(format!("{version};{text}").as_bytes());
-        if let Some(known) = self.signatures.get(&key) {
-            return known;
-        }
-        let made = Arc::new(self.keys().sign(text));
-        self.metrics.signatures.inc_by(made.len() as u64);
-        self.signatures.insert(key, Arc::clone(&made));
-        made
+        self.signer.sign(text)
     }
 
     fn render(&self, mut narinfo: NarInfo, source: Arc<Source>, version: u64) -> Answer {
@@ -317,7 +340,7 @@ impl Cache {
     /// Counts every change of any source and of the keys.
     fn version(&self) -> u64 {
         let sources: u64 = self.sources.iter().map(|source| source.presence().version()).sum();
-        sources + self.key_version.load(Ordering::Acquire)
+        sources + self.signer.version()
     }
 
     /// What is remembered of a path, if nothing has changed since.
@@ -325,7 +348,8 @@ impl Cache {
         self.narinfos.get(&hash).filter(|answer| answer.version == self.version())
     }
 
-    fn is_believed(&self) -> bool {
+    /// Whether the last look at every source was good, and is not long ago.
+    pub fn is_believed(&self) -> bool {
         self.milliseconds() < self.believed_until.load(Ordering::Acquire)
     }
 
@@ -342,7 +366,15 @@ impl Cache {
 
     /// Says that this cache cannot be read, for the log.
     pub fn unavailable(&self, error: SourceError) -> Unavailable {
-        Unavailable { cache: self.name.clone(), why: error.to_string() }
+        Unavailable { cache: self.title(), why: error.to_string() }
+    }
+
+    /// The name for people: `team`, or `team@nightly` for a view.
+    pub fn title(&self) -> String {
+        match &self.snapshot {
+            Some(snapshot) => format!("{}@{snapshot}", self.name),
+            None => self.name.clone(),
+        }
     }
 }
 

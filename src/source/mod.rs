@@ -9,7 +9,10 @@ pub(crate) mod buffer;
 pub mod cache;
 pub mod chunks;
 pub mod local;
+pub mod signer;
+pub mod standing;
 pub mod verified;
+pub mod view;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,7 @@ pub use verified::{Expected, TransferError};
 /// One place that paths come from.
 #[expect(clippy::large_enum_variant, reason = "a handful exist, each behind its own Arc")]
 pub enum Source {
-    /// A cache's own directory.
+    /// A cache's own directory, or one like it that others keep.
     Bank(BankSource),
     /// The host's store; several caches may share it.
     Store(Arc<LocalStore>),
@@ -83,7 +86,7 @@ impl Source {
     /// The label that metrics and logs use.
     pub const fn label(&self) -> SourceLabel {
         match self {
-            Self::Bank(_) => SourceLabel::Bank,
+            Self::Bank(bank) => bank.label(),
             Self::Store(_) => SourceLabel::Store,
         }
     }
@@ -96,8 +99,25 @@ impl Source {
         }
     }
 
+    /// Closes the source, with the reason, because its disks do not answer; or opens it again.
+    pub fn close(&self, why: Option<String>) {
+        match self {
+            Self::Bank(bank) => bank.standing.set(why),
+            Self::Store(_) => {}
+        }
+    }
+
+    /// Whether anybody may go near its disks.
+    fn check_open(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Bank(bank) => bank.standing.check(),
+            Self::Store(_) => Ok(()),
+        }
+    }
+
     /// Looks whether the source is there and whether it changed since the last look.
     pub fn look(&self) -> Result<(), SourceError> {
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.look(),
             Self::Store(store) => store.look(),
@@ -106,6 +126,7 @@ impl Source {
 
     /// Scans anew, if that is due.
     pub fn scan_if_due(&self) -> Result<(), SourceError> {
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.scan_if_due(),
             Self::Store(store) => store.scan_if_due(),
@@ -116,7 +137,7 @@ impl Source {
     /// to learn.
     pub fn learn_some(&self) -> bool {
         match self {
-            Self::Bank(bank) => bank.read_some(),
+            Self::Bank(bank) => bank.standing.check().is_ok() && bank.read_some(),
             Self::Store(_) => false,
         }
     }
@@ -126,6 +147,7 @@ impl Source {
         if self.presence().contains(hash) == Some(false) {
             return Ok(None);
         }
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.find(hash),
             Self::Store(store) => store.find(hash),
@@ -134,6 +156,7 @@ impl Source {
 
     /// The NAR that is asked for.
     pub fn nar(&self, request: NarRequest) -> Result<Option<Nar>, SourceError> {
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.nar(request),
             Self::Store(store) => store.nar(request),
@@ -142,6 +165,7 @@ impl Source {
 
     /// One of the smaller objects, as a stream of its decoded bytes.
     pub fn object(&self, object: &Object) -> Result<Option<Blob>, SourceError> {
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.object(object),
             Self::Store(store) => store.object(object),
@@ -150,6 +174,7 @@ impl Source {
 
     /// Where the debug information of a build is: the JSON of `debuginfo/`.
     pub fn debug_info(&self, id: &BuildId) -> Result<Option<Blob>, SourceError> {
+        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.object(&Object::DebugInfo(id.clone())),
             Self::Store(store) => store.debug_info(id),

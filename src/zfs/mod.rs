@@ -14,8 +14,10 @@
 //!
 //! Everything here blocks. Async code calls it on a blocking thread.
 
+pub mod arc;
 pub mod command;
 pub mod dataset;
+pub mod delegation;
 pub mod error;
 pub mod handle;
 pub mod mounts;
@@ -26,6 +28,7 @@ pub mod properties;
 pub mod property;
 pub mod snapshot;
 pub mod ssh;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
@@ -34,6 +37,8 @@ pub mod version;
 pub use self::command::{Command, Program};
 pub use self::error::ZfsError;
 pub use self::handle::Zfs;
-pub use self::name::{Bookmark, DatasetName, HoldTag, NameError, PoolName, Snapshot, SnapshotName};
+pub use self::name::{
+    Bookmark, DatasetName, HoldTag, NameError, PoolName, Snapshot, SnapshotName, UserName,
+};
 pub use self::ssh::SshTarget;
 pub use self::text::Ratio;

@@ -80,16 +80,17 @@ impl Default for Children {
 }
 
 impl Children {
-    /// A command without input whose messages and times do not depend on who runs it.
+    /// A command whose messages and times do not depend on who runs it.
     pub(super) fn expression(program: &Path, arguments: &[String]) -> Expression {
-        duct::cmd(program, arguments).env("LC_ALL", "C").env("TZ", "UTC").stdin_null().unchecked()
+        duct::cmd(program, arguments).env("LC_ALL", "C").env("TZ", "UTC").unchecked()
     }
 
     /// Runs a command to its end; blocks until `deadline` and [`GRACE`] at most.
     pub(super) fn run(&self, command: &Expression, deadline: Instant) -> Result<Output, Failure> {
         let (stdout, stdout_of_child) = io::pipe()?;
         let (stderr, stderr_of_child) = io::pipe()?;
-        let command = command.stdout_file(stdout_of_child).stderr_file(stderr_of_child);
+        let command =
+            command.stdin_null().stdout_file(stdout_of_child).stderr_file(stderr_of_child);
         let child = self.start(command)?;
         let mut stdout = Sink::new(stdout, MAX_OUTPUT);
         let mut stderr = Sink::new(stderr, MAX_COMPLAINT);
@@ -165,6 +166,11 @@ impl Child<'_> {
         &self.pidfd
     }
 
+    /// Ends it, unless it has ended by itself a moment ago: then there is nothing to kill.
+    pub(super) fn kill(&self) {
+        let _ = self.handle.as_ref().map(self.children.kill);
+    }
+
     /// The exit code of a child that has ended.
     pub(super) fn reap(mut self) -> io::Result<Option<i32>> {
         // Its pidfd was readable, so this does not block.
@@ -179,9 +185,8 @@ impl Child<'_> {
 
 impl Drop for Child<'_> {
     fn drop(&mut self) {
+        self.kill();
         let Some(handle) = self.handle.take() else { return };
-        // It may have ended by itself a moment ago: then there is nothing to kill.
-        let _ = (self.children.kill)(&handle);
         let end = Instant::now() + self.children.grace;
         let gone = wait_readable(&self.pidfd, end).unwrap_or(false);
         if !(gone && matches!(handle.try_wait(), Ok(Some(_)))) {

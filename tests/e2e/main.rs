@@ -44,3 +44,4 @@ mod push_stock;
 mod service;
 mod substitute;
 mod support;
+mod views;

@@ -6,6 +6,8 @@ zfs_tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 project=$(cd "$zfs_tests/../.." && pwd)
 # Outside the checkout: an image takes a quarter of an hour to build, and a fresh clone does not change it.
 cache=${SNOWBANK_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/snowbank/vm}
+# Where mke2fs lies.
+PATH=$PATH:/usr/sbin:/sbin
 
 note() { echo "${0##*/}: $*" >&2; }
 

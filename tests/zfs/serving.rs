@@ -133,7 +133,9 @@ fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
     check(&server, &bed.bank("default"), &pusher.acknowledged);
     wait_until("health names the dataset", PATIENCE, || {
         let (status, said) = health(&server);
-        status == 200 && said["status"] == "degraded" && troubles(&said).contains(&bed.dataset("default"))
+        status == 200
+            && said["status"] == "degraded"
+            && troubles(&said).contains(&bed.dataset("default"))
     });
     let labels = format!("dataset=\"{}\"", bed.dataset("default"));
     assert_eq!(server.metric("snowbank_zfs_dataset_quota_bytes", &labels), 24.0 * MIB as f64);
@@ -196,9 +198,15 @@ fn r27_what_is_taken_away_is_503_and_never_404_and_comes_back_by_itself() {
         // Neither of them may be remembered as absent.
         assert_eq!((server.get(&here).status, server.get(absent).status), (503, 503), "{what}");
         let refused = pusher.stock(&random(7, 1000), Form::Bare);
-        assert!(matches!(&refused, Err(Stop::Refused(answer)) if answer.status == 503), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(Stop::Refused(answer)) if answer.status == 503),
+            "{refused:?}"
+        );
         if what == "export" {
-            run("zpool", ["import", "-d", "/dev/disk/by-id", "-o", "cachefile=none", bed.pool.name()]);
+            run(
+                "zpool",
+                ["import", "-d", "/dev/disk/by-id", "-o", "cachefile=none", bed.pool.name()],
+            );
         } else {
             run("zfs", ["mount", &dataset]);
         }
@@ -271,8 +279,8 @@ fn disks_that_do_not_answer_close_the_cache_before_requests_hang_in_it() {
     let paths = closure(1);
     Pusher::to(server.address()).unwrap().stock_closure(&paths).unwrap();
     let device = device_of(bed.pool.name());
-    // Every write takes fifteen seconds.
-    run("zinject", ["-d", &device, "-D", "15000:1", bed.pool.name()]);
+    // Every write takes seconds, until this is dropped.
+    let slow = Injected::new(&["-d", &device, "-D", "6000:2", bed.pool.name()]);
     let took = until_unhealthy(&server, "the disk is slow");
     assert!(took < NOTICED + Duration::from_secs(2), "noticed after {took:?}");
     let began = Instant::now();
@@ -280,9 +288,10 @@ fn disks_that_do_not_answer_close_the_cache_before_requests_hang_in_it() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(troubles(&health(&server).1).contains("have not answered"));
     assert_eq!(server.metric("snowbank_cache_well", "cache=\"default\""), 0.0);
-    run("zinject", ["-c", "all"]);
+    drop(slow);
     wait_until("it is served again", 2 * PATIENCE, || {
-        health(&server).0 == 200 && server.get(&format!("/{}.narinfo", paths[0].hash())).status == 200
+        health(&server).0 == 200
+            && server.get(&format!("/{}.narinfo", paths[0].hash())).status == 200
     });
 }
 
@@ -298,7 +307,9 @@ fn a_pool_that_lost_a_disk_of_its_mirror_serves_on_and_says_so() {
     run("zpool", ["offline", "-f", bed.pool.name(), spare.path().to_str().unwrap()]);
     wait_until("health says it", PATIENCE, || {
         let (status, said) = health(&server);
-        status == 200 && said["status"] == "degraded" && said["pools"][bed.pool.name()] == "DEGRADED"
+        status == 200
+            && said["status"] == "degraded"
+            && said["pools"][bed.pool.name()] == "DEGRADED"
     });
     let labels = format!("pool=\"{}\",state=\"DEGRADED\"", bed.pool.name());
     assert_eq!(server.metric("snowbank_zfs_pool_health", &labels), 1.0);
@@ -320,7 +331,10 @@ fn the_same_nar_in_a_second_cache_of_the_pool_takes_no_room() {
     run("zpool", ["sync", bed.pool.name()]);
     let saved = || -> u64 {
         run("zpool", ["sync", bed.pool.name()]);
-        run("zpool", ["get", "-Hp", "-o", "value", "bclonesaved", bed.pool.name()]).trim().parse().unwrap()
+        run("zpool", ["get", "-Hp", "-o", "value", "bclonesaved", bed.pool.name()])
+            .trim()
+            .parse()
+            .unwrap()
     };
     assert_eq!(saved(), 0);
     wait_until("the pool was looked at", PATIENCE, || {
@@ -338,6 +352,22 @@ fn the_same_nar_in_a_second_cache_of_the_pool_takes_no_room() {
     fs::remove_file(bed.bank("default").join(&name)).unwrap();
     let there = fs::read(bed.bank("team").join(&name)).unwrap();
     assert_eq!(zstd::stream::decode_all(there.as_slice()).unwrap(), made.nar);
+}
+
+/// A fault of a device, for as long as this lives.
+struct Injected;
+
+impl Injected {
+    fn new(words: &[&str]) -> Self {
+        run("zinject", words);
+        Self
+    }
+}
+
+impl Drop for Injected {
+    fn drop(&mut self) {
+        run("zinject", ["-c", "all"]);
+    }
 }
 
 /// A pusher to the cache `team`.

@@ -76,7 +76,7 @@ impl Report {
         let asked = [
             report.ask_datasets(zfs),
             report.ask_pools(zfs),
-            ArcStats::read().map(|arc| report.arc = Some(arc)).map_err(|error| error.to_string()),
+            ArcStats::read().map(|arc| report.arc = arc).map_err(|error| error.to_string()),
         ];
         report.failure = asked.into_iter().find_map(Result::err);
         report

@@ -10,6 +10,7 @@ pub(crate) mod proxy;
 pub(crate) mod push;
 pub(crate) mod pushed;
 pub(crate) mod server;
+pub(crate) mod snapshots;
 pub(crate) mod trees;
 
 use std::{

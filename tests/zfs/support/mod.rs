@@ -88,10 +88,9 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Not only the signatures: an old label would be back as soon as somebody makes the same partition again.
-        let discard = command("blkdiscard").arg("--force").arg(&self.0).status();
-        if discard.is_ok_and(|status| status.success()) {
-            let settle = command("udevadm").args(["settle", "--timeout=30"]).status();
-            drop(settle);
+        let discard = command("blkdiscard").arg("--force").arg(&self.0).output();
+        let settle = command("udevadm").args(["settle", "--timeout=30"]).output();
+        if [discard, settle].into_iter().all(|done| done.is_ok_and(|done| done.status.success())) {
             with_free_disks(|free| free.push(self.0.clone()));
         } else {
             // Nobody gets it again; the test that runs short of disks says so.
