@@ -4,6 +4,7 @@
 pub mod agent;
 mod banks;
 pub mod datasets;
+pub mod urls;
 mod watching;
 
 use std::collections::BTreeMap;

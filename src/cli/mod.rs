@@ -39,6 +39,7 @@ use crate::client::push::PushError;
 use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
 use crate::index::state::StateError;
+use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
@@ -127,6 +128,15 @@ pub enum CommandError {
     /// Only root can do this.
     #[error("{0} takes root: run it with sudo")]
     NotRoot(&'static str),
+    /// A cache is no dataset.
+    #[error(
+        "the cache {0} is no dataset: `snowbank zfs init POOL` makes it one, and says what to put into \
+         the configuration"
+    )]
+    NoDataset(String),
+    /// A snapshot is not destroyed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 impl CommandError {
@@ -153,7 +163,9 @@ impl CommandError {
             | Self::Queue(_)
             | Self::Zfs(_)
             | Self::Layout(_)
-            | Self::NotRoot(_) => 1,
+            | Self::NotRoot(_)
+            | Self::NoDataset(_)
+            | Self::Snapshot(_) => 1,
         }
     }
 }

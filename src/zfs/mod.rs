@@ -22,6 +22,7 @@ pub mod delegation;
 pub mod error;
 pub mod handle;
 pub mod layout;
+pub mod maker;
 pub mod mounts;
 pub mod name;
 pub mod pool;

@@ -15,4 +15,5 @@ mod init;
 mod pool;
 mod power_cut;
 mod serving;
+mod snapshots;
 mod support;
