@@ -45,6 +45,7 @@ use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
 use crate::zfs::ZfsError;
 use crate::zfs::layout::LayoutError;
+use crate::zfs::replicate::ReplicateError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
 #[derive(Debug, Parser)]
@@ -137,6 +138,9 @@ pub enum CommandError {
     /// A snapshot is not destroyed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A copy is not what it should be.
+    #[error(transparent)]
+    Replicate(#[from] ReplicateError),
 }
 
 impl CommandError {
@@ -165,7 +169,8 @@ impl CommandError {
             | Self::Layout(_)
             | Self::NotRoot(_)
             | Self::NoDataset(_)
-            | Self::Snapshot(_) => 1,
+            | Self::Snapshot(_)
+            | Self::Replicate(_) => 1,
         }
     }
 }

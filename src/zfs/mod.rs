@@ -29,6 +29,7 @@ pub mod pool;
 mod process;
 pub mod properties;
 pub mod property;
+pub mod replicate;
 pub mod snapshot;
 pub mod ssh;
 pub mod stream;

@@ -8,6 +8,7 @@ use crate::config::{CacheConfig, Config};
 use crate::zfs::DatasetName;
 
 mod init;
+mod replicate;
 mod snapshot;
 
 /// Makes and looks after the datasets of the caches: each cache is one.
@@ -16,7 +17,8 @@ mod snapshot;
 Examples:
   snowbank zfs init tank --dry-run
   snowbank zfs snapshot default before-the-upgrade
-  snowbank zfs snapshots ls")]
+  snowbank zfs snapshots ls
+  snowbank zfs replicate default --to snowbank@node-b:tank/snowbank/from-a --every 5m")]
 pub(super) struct ZfsArguments {
     #[command(subcommand)]
     command: ZfsCommand,
@@ -27,6 +29,7 @@ enum ZfsCommand {
     Init(init::InitArguments),
     Snapshot(snapshot::SnapshotArguments),
     Snapshots(snapshot::SnapshotsArguments),
+    Replicate(replicate::ReplicateArguments),
 }
 
 pub(super) fn run(arguments: &ZfsArguments) -> Result<(), CommandError> {
@@ -34,6 +37,7 @@ pub(super) fn run(arguments: &ZfsArguments) -> Result<(), CommandError> {
         ZfsCommand::Init(arguments) => init::run(arguments),
         ZfsCommand::Snapshot(arguments) => snapshot::make(arguments),
         ZfsCommand::Snapshots(arguments) => snapshot::run(arguments),
+        ZfsCommand::Replicate(arguments) => replicate::run(arguments),
     }
 }
 
