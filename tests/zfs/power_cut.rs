@@ -20,6 +20,10 @@ const LARGEST: usize = 300 * 1024;
 
 /// Mounts the pool, made if this is the first start of the machine with its disk. The disk is not given back.
 fn mounted() -> PathBuf {
+    // By the other of the two tests, in the same machine.
+    if run("zpool", ["list", "-H", "-o", "name"]).lines().any(|name| name == POOL) {
+        return mountpoint(POOL);
+    }
     let disk = Disk::take();
     let known = run("zpool", ["import", "-d", "/dev/disk/by-id"]);
     if known.contains(&format!("pool: {POOL}\n")) {
