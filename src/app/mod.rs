@@ -2,6 +2,7 @@
 //! that knows them all.
 
 pub mod agent;
+mod parts;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -28,6 +29,7 @@ use crate::http::push::UploadSlots;
 use crate::http::state::State;
 use crate::http::status;
 use crate::http::views::Views;
+use crate::index::places::KnownPlaces;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
@@ -198,6 +200,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         Some(location) => Some(open_store(config, location, &readers, &metrics)?),
         None => None,
     };
+    let places = Arc::new(KnownPlaces::default());
     let mut caches = BTreeMap::new();
     let mut ingests = BTreeMap::new();
     let state_db = open_state(config);
@@ -209,6 +212,9 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         let store_dir = store_dir_of(cache, store.is_some(), &store_dir);
         let mut sources = Vec::new();
         let mut own_bank = None;
+        if !cache.sources.contains(&config::Source::Bank) {
+            sources.extend(parts::open(cache, &store_dir, &places)?);
+        }
         for source in &cache.sources {
             match (source, &store) {
                 (config::Source::Bank, _) => {
@@ -217,6 +223,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
                     let source = Arc::new(Source::Bank(source));
                     sources.push(Arc::clone(&source));
                     own_bank = Some((bank, source));
+                    sources.extend(parts::open(cache, &store_dir, &places)?);
                 }
                 (config::Source::Store, Some(store)) => {
                     sources.push(Arc::new(Source::Store(Arc::clone(store))));

@@ -117,23 +117,29 @@ impl Bank {
 
     /// Opens the bank at `root`, and makes it if there is none.
     pub fn open(root: PathBuf, info: &CacheInfo) -> Result<Self, BankError> {
-        let marker = root.join(cache_info::NAME);
         let bank = Self { root, unsettled: Mutex::default() };
-        match std::fs::read_to_string(&marker) {
-            Ok(text) => match cache_info::store_dir_of(&text) {
-                Some(theirs) if theirs != info.store_dir.as_str() => {
-                    Err(BankError::OtherStoreDir {
-                        root: bank.root,
-                        theirs: theirs.into(),
-                        ours: info.store_dir.to_string(),
-                    })
-                }
-                _ => publish::make_directories(&bank.root).map(|()| bank),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                publish::create(&bank.root, info).map(|()| bank)
+        match bank.check_store_dir(&info.store_dir) {
+            Ok(()) => publish::make_directories(&bank.root)?,
+            Err(BankError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                publish::create(&bank.root, info)?;
             }
-            Err(source) => Err(BankError::Io { path: marker, source }),
+            Err(error) => return Err(error),
+        }
+        Ok(bank)
+    }
+
+    /// Reads whether the bank is for this store directory; one that says nothing is for any.
+    pub fn check_store_dir(&self, ours: &StoreDir) -> Result<(), BankError> {
+        let marker = self.root.join(cache_info::NAME);
+        let text = std::fs::read_to_string(&marker);
+        let text = text.map_err(|source| BankError::Io { path: marker, source })?;
+        match cache_info::store_dir_of(&text) {
+            Some(theirs) if theirs != ours.as_str() => Err(BankError::OtherStoreDir {
+                root: self.root.clone(),
+                theirs: theirs.into(),
+                ours: ours.to_string(),
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -366,6 +366,11 @@ impl Ingest {
 
     /// Whether the cache has a path, from any source.
     ///
+    /// A path that only a part has counts as well, though another node keeps that part and may collect
+    /// it: stock Nix asks the cache for each path of a closure and sends only those that it does not
+    /// serve, so what is served has to be enough for what comes after it. What a client of ours asks is
+    /// what this node's own bank lacks ([`Self::missing`]), and so a closure that it pushes is whole here.
+    ///
     /// The hash alone is not enough: a client would look for the path by its whole name.
     pub(super) fn has(&self, path: &StorePath) -> Result<bool, PushError> {
         let found = self.cache.find(path.hash())?;

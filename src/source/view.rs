@@ -7,6 +7,7 @@
 use super::cache::{Cache, Unavailable};
 use super::{BankSource, Source, SourceError};
 use crate::bank::{Bank, SnapshotName};
+use crate::metrics::SourceLabel;
 use crate::nix::cache_info::CacheInfo;
 
 /// Why there is no view.
@@ -45,8 +46,8 @@ impl Cache {
 
     fn own_bank(&self) -> Option<&BankSource> {
         self.sources().iter().find_map(|source| match &**source {
-            Source::Bank(bank) => Some(bank),
-            Source::Store(_) => None,
+            Source::Bank(bank) if bank.label() == SourceLabel::Bank => Some(bank),
+            _ => None,
         })
     }
 }
