@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod banks;
+mod parts;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::http::listen::{
 use crate::http::push::UploadSlots;
 use crate::http::state::{State, Work};
 use crate::http::views::Views;
+use crate::index::places::KnownPlaces;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
@@ -202,6 +204,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let mut ingests = BTreeMap::new();
     let mut banks = watching::Banks::new();
     let state_db = open_state(config);
+    let places = Arc::new(KnownPlaces::new(state_db.clone()));
     let recorder = state_db.clone().map(Recorder::start).transpose().map_err(AppError::Runtime)?;
     let recorder = recorder.map(Arc::new);
     let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
@@ -210,6 +213,9 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         let store_dir = store_dir_of(cache, store.is_some(), &store_dir);
         let mut sources = Vec::new();
         let mut own_bank = None;
+        if !cache.sources.contains(&config::Source::Bank) {
+            sources.extend(parts::open(cache, &store_dir, &places)?);
+        }
         for source in &cache.sources {
             match (source, &store) {
                 (config::Source::Bank, _) => {
@@ -218,6 +224,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
                     let source = Arc::new(Source::Bank(source));
                     sources.push(Arc::clone(&source));
                     own_bank = Some((bank, source));
+                    sources.extend(parts::open(cache, &store_dir, &places)?);
                 }
                 (config::Source::Store, Some(store)) => {
                     sources.push(Arc::new(Source::Store(Arc::clone(store))));
@@ -243,7 +250,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         caches.insert(cache.name.clone(), built);
     }
     connect_bakery(store.as_ref(), &caches);
-    let watch = Arc::new(watching::start(config, &banks, &metrics)?);
+    let watch = Arc::new(watching::start(config, &banks, &ingests, &metrics)?);
     watching::connect_twins(&ingests, &banks, &watch, &metrics);
     for cache in caches.values() {
         if let Err(error) = cache.look() {
