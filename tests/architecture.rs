@@ -81,6 +81,8 @@ const BANS: [Ban; 5] = [
             "src/client/spool.rs",
             "src/client/roots.rs",
             "src/client/hold.rs",
+            // A bank that was a directory moves into its dataset, before any server has it there.
+            "src/zfs/layout/",
         ],
         instead: "only src/bank/publish makes, renames and removes files; stage it there",
     },
@@ -92,6 +94,7 @@ const BANS: [Ban; 5] = [
             "src/app/mod.rs",
             "src/client/spool.rs",
             "src/client/hold.rs",
+            "src/zfs/layout/",
         ],
         instead: "directories are made by src/bank/publish and, on start, by src/app",
     },

@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod banks;
+pub mod datasets;
 mod parts;
 mod watching;
 

@@ -17,13 +17,16 @@ mod client;
 mod hook;
 mod key;
 mod logging;
+mod output;
 mod place;
+mod progress;
 mod push;
 mod queue;
 mod serve;
 mod time;
 mod token;
 mod why;
+mod zfs;
 
 use std::io;
 
@@ -39,6 +42,8 @@ use crate::index::state::StateError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
+use crate::zfs::ZfsError;
+use crate::zfs::layout::LayoutError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
 #[derive(Debug, Parser)]
@@ -59,6 +64,7 @@ enum Command {
     Key(key::KeyArguments),
     Token(token::TokenArguments),
     Why(why::WhyArguments),
+    Zfs(zfs::ZfsArguments),
 }
 
 /// Why a command failed.
@@ -112,6 +118,15 @@ pub enum CommandError {
     /// The queue is not as it should be.
     #[error("{0}")]
     Queue(String),
+    /// ZFS is not there, or refused.
+    #[error(transparent)]
+    Zfs(#[from] ZfsError),
+    /// The datasets cannot be made as they are to be.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Only root can do this.
+    #[error("{0} takes root: run it with sudo")]
+    NotRoot(&'static str),
 }
 
 impl CommandError {
@@ -135,7 +150,10 @@ impl CommandError {
             | Self::Output(_)
             | Self::Path(_)
             | Self::Push(_)
-            | Self::Queue(_) => 1,
+            | Self::Queue(_)
+            | Self::Zfs(_)
+            | Self::Layout(_)
+            | Self::NotRoot(_) => 1,
         }
     }
 }
@@ -177,6 +195,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Zfs(arguments) => zfs::run(&arguments),
     }
 }
 
@@ -221,6 +240,14 @@ mod tests {
         for command in Arguments::command().get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{help}");
+            // Those with few arguments show the examples of all at their head.
+            if ["zfs", "cache", "release"].contains(&command.get_name()) {
+                let below = command.get_subcommands_mut();
+                for below in below.filter(|below| below.get_name() != "help") {
+                    let help = below.render_long_help().to_string();
+                    assert!(help.contains("Example"), "{help}");
+                }
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::place::PlaceArguments;
-use super::{CommandError, time};
+use super::{CommandError, output, time};
 use crate::auth::token::{Grant, issue};
 use crate::config::Config;
 use crate::index::state::{Revoked, StateDb, TokenRecord};
@@ -232,16 +232,7 @@ fn table(tokens: &[TokenRecord]) -> String {
             name,
         ]
     }));
-    let widths: [usize; 6] = std::array::from_fn(|column| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    text
+    output::table(&rows)
 }
 
 #[cfg(test)]

@@ -14,12 +14,14 @@
 //!
 //! Everything here blocks. Async code calls it on a blocking thread.
 
+pub mod account;
 pub mod arc;
 pub mod command;
 pub mod dataset;
 pub mod delegation;
 pub mod error;
 pub mod handle;
+pub mod layout;
 pub mod mounts;
 pub mod name;
 pub mod pool;

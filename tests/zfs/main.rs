@@ -7,9 +7,11 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod commands;
 #[path = "../e2e/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod e2e;
+mod init;
 mod pool;
 mod power_cut;
 mod serving;
