@@ -27,6 +27,8 @@ pub mod client;
 
 pub mod config;
 
+pub mod format;
+
 pub mod service;
 
 pub mod app;

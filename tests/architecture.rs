@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 /// The modules in the order in which they may import each other. Those that come with a later part of
 /// the design have their place already.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "fault", "nix", "codec", "error", "metrics", "sign", "zfs", "bank", "index", "source",
-    "native", "ingest", "keep", "auth", "tls", "http", "client", "config", "service", "app", "cli",
+    "native", "ingest", "keep", "auth", "tls", "http", "client", "config", "format", "service",
+    "app", "cli",
 ];
 
 /// No file longer than this, in any language of ours that is compiled.
