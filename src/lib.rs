@@ -11,6 +11,8 @@ pub mod codec;
 pub mod metrics;
 pub mod sign;
 
+pub mod zfs;
+
 pub mod bank;
 pub mod index;
 pub mod source;
