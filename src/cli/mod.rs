@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 mod agent;
 mod client;
+mod format;
 mod hook;
 mod key;
 mod logging;
@@ -35,10 +36,13 @@ use crate::client::credentials::TokenError;
 use crate::client::push::PushError;
 use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
+use crate::format::apply::FormatError;
+use crate::format::lock::LockError;
 use crate::index::state::StateError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
+use crate::zfs::ZfsError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
 #[derive(Debug, Parser)]
@@ -59,6 +63,7 @@ enum Command {
     Key(key::KeyArguments),
     Token(token::TokenArguments),
     Why(why::WhyArguments),
+    Format(format::FormatArguments),
 }
 
 /// Why a command failed.
@@ -109,6 +114,15 @@ pub enum CommandError {
     /// Not everything is acknowledged.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// Disks are not as they should be.
+    #[error(transparent)]
+    Format(Box<FormatError>),
+    /// Another one is at the disks.
+    #[error(transparent)]
+    FormatLock(LockError),
+    /// There is no ZFS here, or it refused.
+    #[error(transparent)]
+    Zfs(ZfsError),
     /// The queue is not as it should be.
     #[error("{0}")]
     Queue(String),
@@ -125,6 +139,7 @@ impl CommandError {
             | Self::Address(_)
             | Self::Token(_)
             | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
+            Self::Format(error) if error.is_refusal() => 2,
             Self::Key(_)
             | Self::App(_)
             | Self::NoToken(_)
@@ -135,6 +150,9 @@ impl CommandError {
             | Self::Output(_)
             | Self::Path(_)
             | Self::Push(_)
+            | Self::Format(_)
+            | Self::FormatLock(_)
+            | Self::Zfs(_)
             | Self::Queue(_) => 1,
         }
     }
@@ -177,6 +195,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Format(arguments) => format::run(&arguments),
     }
 }
 

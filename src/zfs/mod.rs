@@ -16,6 +16,7 @@
 
 pub mod command;
 pub mod dataset;
+pub mod disk;
 pub mod error;
 pub mod handle;
 pub mod mounts;

@@ -116,7 +116,7 @@ fn each_mistake_is_one_line_that_says_what_is_allowed() {
         ("[disk.A]\nserial = 's'".into(), "disk = \"A\"", "a name is 1 to 23"),
         (
             format!("{CACHE}[disk.b]\nserial = 'vol0'\n[volume.b]\npartition = 'b'"),
-            "disk = \"b\"",
+            "disk = \"cache\"",
             "found in the same way",
         ),
         (parts(""), "disk.d.partitions = []", "at least one partition"),

@@ -145,10 +145,8 @@ fn commands(target: &Target<'_>, owner: (u32, u32), is_new: bool) -> Vec<Command
 }
 
 /// Takes away what is in a partition, whatever it is.
-pub(super) fn clear(target: &Target<'_>) -> Vec<Command> {
-    let is_member = target.content.is_some_and(|content| content.kind == "zfs_member");
-    let labels = is_member.then(|| crate::zfs::disk::pool::erase_labels(&target.path));
-    labels.into_iter().chain([make::erase_signatures(&target.path)]).collect()
+pub(super) fn clear(target: &Target<'_>) -> [Command; 3] {
+    make::erase(&target.path, target.size)
 }
 
 /// What `blkid` calls what is expected.

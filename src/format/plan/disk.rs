@@ -5,9 +5,9 @@ use super::super::layout::{self, Content, Name};
 use super::super::placement::{Placed, place_on};
 use super::super::step::Step;
 use super::super::{mark, placement};
-use super::{Planner, Refusal};
+use super::{Planner, Refusal, WIPE};
+use crate::zfs::disk::make;
 use crate::zfs::disk::table::{self, NewPartition};
-use crate::zfs::disk::{make, pool};
 
 /// A partition of the layout, as it will be when the tables are as they should be.
 pub(super) struct Target<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Target<'a> {
     pub(super) number: u32,
     /// Its name that stays the same from boot to boot.
     pub(super) path: String,
+    /// Its size in bytes.
+    pub(super) size: u64,
     /// What is or will be in it before it is filled: what was found there, or remains.
     pub(super) content: Option<&'a Signature>,
 }
@@ -217,6 +219,7 @@ impl<'a> Planner<'a> {
                     there: Some(there),
                     number: there.number,
                     path: there.path(),
+                    size: there.size,
                     content: there.content.as_ref(),
                 }),
                 None if wanted.keep => {
@@ -307,8 +310,8 @@ impl<'a> Planner<'a> {
                 Content::Zfs => (table::ZFS, wanted.label.as_str().to_owned()),
             };
             let path = path_of(&uuid);
-            targets.push(Target { disk, wanted, found, there: None, number, path, content });
             let (start, size) = (placed.start, placed.size);
+            targets.push(Target { disk, wanted, found, there: None, number, path, size, content });
             new.push(NewPartition { number, start, size, kind, uuid, label });
         }
         Some((new, targets))
@@ -360,25 +363,14 @@ impl<'a> Planner<'a> {
     }
 
     fn wipe(&mut self, disk: &layout::Disk, found: &Disk) {
-        let mut commands = Vec::new();
-        let members = |node: &str| self.facts.members.iter().any(|member| member.node == node);
         let partitions = found.table().map_or(&[][..], |table| &table.partitions);
-        for partition in partitions.iter().filter(|partition| partition.visible) {
-            if members(&partition.node) {
-                commands.push(pool::erase_labels(&partition.node));
-            }
-            if partition.content.is_some() {
-                commands.push(make::erase_signatures(&partition.node));
-            }
-        }
-        if members(&found.node) {
-            commands.push(pool::erase_labels(&found.path));
-        }
-        commands.push(make::erase_signatures(&found.path));
-        commands.extend(make::erase_ends(&found.path, found.size));
+        let filled = partitions.iter().filter(|one| one.visible && one.content.is_some());
+        let mut commands: Vec<_> =
+            filled.flat_map(|one| make::erase(&one.node, one.size)).collect();
+        commands.extend(make::erase(&found.path, found.size));
         commands.push(make::settle());
         let what = format!("--wipe {}: destroy everything on it", disk.name);
-        self.plan.steps.push(Step::new("wipe", subject(disk, found), what, commands));
+        self.plan.steps.push(Step::new(WIPE, subject(disk, found), what, commands));
     }
 }
 

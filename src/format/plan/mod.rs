@@ -30,6 +30,9 @@ use super::layout::{Layout, Name};
 use super::step::Step;
 use crate::zfs::name::PoolName;
 
+/// The kind of the step that destroys.
+const WIPE: &str = "wipe";
+
 /// What was allowed on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permission {
@@ -94,5 +97,15 @@ pub fn plan(layout: &Layout, facts: &Facts, permission: &Permission) -> Result<P
     let pool_is_there = planner.pool(&targets);
     planner.datasets(pool_is_there);
     planner.volumes(&targets);
-    if planner.refusals.is_empty() { Ok(planner.plan) } else { Err(planner.refusals) }
+    if !planner.refusals.is_empty() {
+        return Err(planner.refusals);
+    }
+    let Plan { mut steps, notes } = planner.plan;
+    if steps.iter().any(|step| step.kind == WIPE) {
+        // What comes to light on a disk that was wiped is looked at before anything is made on it.
+        steps.sort_by_key(|step| step.kind != WIPE);
+        let made = steps.iter_mut().filter(|step| step.kind != WIPE);
+        made.for_each(|step| step.provisional = true);
+    }
+    Ok(Plan { steps, notes })
 }

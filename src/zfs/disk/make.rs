@@ -23,20 +23,17 @@ pub fn fat32(device: &str, label: &str) -> Command {
     command("mkfs.vfat", ["-F", "32", "-n", label, device]).within(MAKING)
 }
 
-/// Erases every signature from a device.
-pub fn erase_signatures(device: &str) -> Command {
-    command("wipefs", ["--quiet", "--all", device]).change()
-}
-
-/// Erases the first and the last MiB of a disk of `size` bytes.
-pub fn erase_ends(disk: &str, size: u64) -> [Command; 2] {
+/// Erases what a device of `size` bytes is recognised by: every signature, and the first and the last
+/// MiB, where the labels of pools are, which `zpool create` would still find.
+pub fn erase(device: &str, size: u64) -> [Command; 3] {
     let at = |start: u64| {
-        command("dd", ["if=/dev/zero", &format!("of={disk}"), "bs=1M", "count=1"])
+        command("dd", ["if=/dev/zero", &format!("of={device}"), "bs=1M", "count=1"])
             .args([format!("seek={start}"), "oflag=seek_bytes".into()])
             .args(["conv=notrunc,fsync", "status=none"])
             .change()
     };
-    [at(0), at(size.saturating_sub(MIB))]
+    let signatures = command("wipefs", ["--quiet", "--all", device]).change();
+    [signatures, at(0), at(size.saturating_sub(MIB))]
 }
 
 /// Writes `text` at the byte `position` of a disk, as one block, past all caches: it is there, or it is not.
@@ -113,7 +110,7 @@ mod tests {
                 "chown 1:2 -- /srv",
             ]
         );
-        let [first, last] = erase_ends("/dev/a", 10 << 20).map(|command| command.to_string());
+        let [_, first, last] = erase("/dev/a", 10 << 20).map(|command| command.to_string());
         assert!(first.contains(" seek=0 ") && last.contains(" seek=9437184 "), "{first}\n{last}");
     }
 }

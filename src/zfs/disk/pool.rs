@@ -50,11 +50,6 @@ pub fn import(guid: u64, from_other: bool) -> Command {
     Command::zpool(["import", "-N", "-o", NO_CACHE_FILE]).args(force).arg(guid.to_string()).change()
 }
 
-/// Erases the labels of a pool that is not imported from a device.
-pub fn erase_labels(device: &str) -> Command {
-    Command::zpool(["labelclear", "-f", device]).change()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -113,29 +113,31 @@ fn a_permission_for_another_disk_is_none() {
 }
 
 #[test]
-fn wiping_takes_the_labels_of_pools_the_signatures_and_both_ends_away() {
+fn wiping_takes_signatures_and_both_ends_away_and_is_looked_at_before_anything_is_made() {
     let surface =
         table("/dev/vdb", &[("zfs-1", Some(signature("zfs_member", "tank"))), ("", None)]);
-    let mut facts = facts("cache", disk("/dev/vdb", surface));
-    facts.members.push(member("/dev/vdb1", "tank", 5, MemberState::Exported));
-    let plan = plan(&dedicated(), &facts, &wiping("cache")).unwrap();
+    let plan =
+        plan(&dedicated(), &facts("cache", disk("/dev/vdb", surface)), &wiping("cache")).unwrap();
     let d = "/dev/disk/by-id/virtio-vdb";
+    let zero = |device: &str, start: u64| {
+        format!(
+            "dd if=/dev/zero of={device} bs=1M count=1 seek={start} oflag=seek_bytes \
+             conv=notrunc,fsync status=none"
+        )
+    };
     assert_eq!(
-        lines(&plan)[..5],
+        lines(&plan)[..6],
         [
-            "zpool labelclear -f /dev/vdb1".to_owned(),
             "wipefs --quiet --all /dev/vdb1".into(),
+            zero("/dev/vdb1", 0),
+            zero("/dev/vdb1", GIB - MIB),
             format!("wipefs --quiet --all {d}"),
-            format!(
-                "dd if=/dev/zero of={d} bs=1M count=1 seek=0 oflag=seek_bytes conv=notrunc,fsync \
-                 status=none"
-            ),
-            format!(
-                "dd if=/dev/zero of={d} bs=1M count=1 seek=10736369664 oflag=seek_bytes \
-                 conv=notrunc,fsync status=none"
-            ),
+            zero(d, 0),
+            zero(d, 10 * GIB - MIB),
         ]
     );
+    let provisional: Vec<_> = plan.steps.iter().map(|step| step.provisional).collect();
+    assert_eq!(provisional, [false, true, true, true]);
 }
 
 #[test]
@@ -299,9 +301,10 @@ fn remains_where_a_partition_would_be_are_as_good_as_a_signature() {
     );
     let plan = plan(&dedicated(), &facts, &wiping("cache")).unwrap();
     let lines = lines(&plan);
-    let clear = lines.iter().position(|line| line.starts_with("zpool labelclear -f ")).unwrap();
-    assert_eq!(lines[clear], "zpool labelclear -f /dev/disk/by-partuuid/uuid-cache");
-    assert!(lines[clear + 2].starts_with("zpool create "), "{lines:?}");
+    let clear = "wipefs --quiet --all /dev/disk/by-partuuid/uuid-cache";
+    let clear = lines.iter().position(|line| line == clear).unwrap();
+    assert!(lines[clear + 1].contains(" seek=0 "), "{lines:?}");
+    assert!(lines[clear + 3].starts_with("zpool create "), "{lines:?}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_destroyed_pool_and_one_without_a_readable_label_are_signatures_like_others(
         let refused = refused(&dedicated(), &facts);
         assert!(refused[0].contains("it holds a part of the ZFS pool \"cache\""), "{refused:?}");
         let plan = plan(&dedicated(), &facts, &wiping("cache")).unwrap();
-        assert!(lines(&plan)[0].starts_with("zpool labelclear -f "), "{:?}", lines(&plan));
+        assert!(lines(&plan)[0].starts_with("wipefs --quiet --all "), "{:?}", lines(&plan));
         assert_eq!(kinds(&plan), ["make-pool", "make-dataset"]);
     }
 }
