@@ -20,13 +20,6 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 fail() { echo "nix.sh: $*" >&2; exit 1; }
 
-# apt itself says where it looks, whichever of its two file formats that is written in.
-find_mirror() {
-  if [ -n "${SNOWBANK_TEST_MIRROR:-}" ]; then echo "$SNOWBANK_TEST_MIRROR"; return; fi
-  apt-get indextargets --format '$(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "main" && $2 !~ /security/ && $2 ~ /\/debian\/?$/ { print $2; exit }'
-}
-
 # Download nix-bin, patchelf and all they depend on, as if nothing at all were installed yet, into $1/apt.
 download() {
   local into=$1 suite=$2 mirror=$3
@@ -93,8 +86,7 @@ END
 
 unpack() {
   local into=$1 suite=$2 mirror archive
-  mirror=$(find_mirror)
-  [ -n "$mirror" ] || fail "apt on this machine knows no Debian mirror; name one in SNOWBANK_TEST_MIRROR"
+  mirror=$("$project/tests/tools/mirror.sh")
   [ -r "$keyring" ] || fail "$keyring is missing: install debian-archive-keyring"
   rm -rf "$into"
   mkdir -p "$into/root"

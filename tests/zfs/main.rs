@@ -1,0 +1,12 @@
+//! On a real pool: what only a kernel with OpenZFS can show. `tests/zfs/run` runs these tests in a virtual machine that
+//! is thrown away, as root, one after another, and gives them empty disks; those that are ignored belong to scripts that
+//! start the machine several times, such as `tests/zfs/power-cut`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed, and the panic says where"
+)]
+
+mod pool;
+mod power_cut;
+mod support;

@@ -1,0 +1,160 @@
+//! What the tests stand on: commands that must succeed, disks, and pools that are gone when a test is over.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Long enough for anything that works, under emulation too; short enough that a hang is a failure of its own test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Wait until `condition` holds, and fail with `what` when it does not after `limit`.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The one place that starts a process.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ban keeps processes out of the server; these are its tests"
+)]
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// What the program prints. Fails with all that it said if it does not succeed.
+pub(crate) fn run<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> String {
+    let mut command = command(program);
+    command.args(arguments);
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+/// A disk of the machine that is this test's alone. Blank when it is taken and when it is given back.
+#[derive(Debug)]
+pub(crate) struct Disk(PathBuf);
+
+/// Those that nobody has; `None` before the first test asks.
+static FREE_DISKS: Mutex<Option<Vec<PathBuf>>> = Mutex::new(None);
+
+fn with_free_disks<T>(change: impl FnOnce(&mut Vec<PathBuf>) -> T) -> T {
+    let mut free = FREE_DISKS.lock().unwrap_or_else(PoisonError::into_inner);
+    change(free.get_or_insert_with(all_disks))
+}
+
+fn all_disks() -> Vec<PathBuf> {
+    let names = std::env::var("SNOWBANK_VM_DISKS").unwrap_or_default();
+    let disks: Vec<_> = names.split_whitespace().rev().map(PathBuf::from).collect();
+    assert!(
+        !disks.is_empty(),
+        "SNOWBANK_VM_DISKS names no disk: these tests are run by tests/zfs/run"
+    );
+    disks
+}
+
+impl Disk {
+    pub(crate) fn take() -> Self {
+        let disk = with_free_disks(Vec::pop);
+        Self(disk.unwrap_or_else(|| panic!("the machine has no disk left")))
+    }
+
+    /// Its name below `/dev/disk/by-id`.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Not only the signatures: an old label would be back as soon as somebody makes the same partition again.
+        let discard = command("blkdiscard").arg("--force").arg(&self.0).output();
+        let settle = command("udevadm").args(["settle", "--timeout=30"]).output();
+        if [discard, settle].into_iter().all(|done| done.is_ok_and(|done| done.status.success())) {
+            with_free_disks(|free| free.push(self.0.clone()));
+        } else {
+            // Nobody gets it again; the test that runs short of disks says so.
+            eprintln!("{} cannot be made blank", self.0.display());
+        }
+    }
+}
+
+/// A pool with a name of its own, mounted, destroyed when the value is dropped, also by a panic.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    name: String,
+    // Held so that they are made blank once the pool is gone.
+    _disks: Vec<Disk>,
+}
+
+impl Pool {
+    /// A pool whose data is spread over the disks.
+    pub(crate) fn on(disks: impl IntoIterator<Item = Disk>) -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let disks: Vec<_> = disks.into_iter().collect();
+        let name = format!("test{}", MADE.fetch_add(1, Ordering::Relaxed));
+        create(&name, disks.iter().map(Disk::path));
+        Self { name, _disks: disks }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its root dataset is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        mountpoint(&self.name)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let destroyed = || {
+            let status = command("zpool").args(["destroy", "-f", &self.name]).status();
+            status.is_ok_and(|status| status.success())
+        };
+        // Busy is what it is while the last process that has a file of it open is on its way out.
+        if thread::panicking() {
+            let deadline = Instant::now() + PATIENCE;
+            while !destroyed() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(500));
+            }
+        } else {
+            wait_until("the pool can be destroyed", PATIENCE, destroyed);
+        }
+    }
+}
+
+/// Make a pool of these disks (or other words that say what it is made of), mounted at [`mountpoint`].
+pub(crate) fn create<A: AsRef<OsStr>>(name: &str, layout: impl IntoIterator<Item = A>) {
+    let mut create = vec!["create".into(), "-o".into(), "cachefile=none".into(), "-m".into()];
+    create.push(mountpoint(name).into_os_string());
+    create.push(name.into());
+    create.extend(layout.into_iter().map(|word| word.as_ref().to_owned()));
+    run("zpool", create);
+}
+
+/// Where the root dataset of a pool of the tests is mounted.
+pub(crate) fn mountpoint(name: &str) -> PathBuf {
+    Path::new("/mnt").join(name)
+}
