@@ -192,6 +192,7 @@ async fn keep_expiring(state: &Arc<State>, age: Duration) {
 /// Builds everything, from the bottom up, and takes the first look at every cache.
 fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError> {
     make_directory(&config.data_dir)?;
+    datasets::prepare(config);
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).get();
     let metrics = Arc::new(Metrics::new()?);
     let readers = ReadPool::start(ReadPool::default_threads()).map_err(AppError::Runtime)?;
