@@ -31,6 +31,8 @@ pub mod client;
 
 pub mod config;
 
+pub mod format;
+
 pub mod service;
 
 pub mod app;

@@ -4,10 +4,11 @@ use crate::config::{CacheConfig, Config};
 use crate::index::state::STATE_DIRECTORY;
 use crate::keep::snapshots::Scheduled;
 use crate::zfs::account::Account;
-use crate::zfs::layout::{Layout, Member};
+use crate::zfs::layout::{Copied, Files, Found, Layout, LayoutError, Member, Step, Watcher};
 use crate::zfs::mounts::Mounts;
 use crate::zfs::name::{DatasetName, NameError};
 use crate::zfs::properties::Role;
+use crate::zfs::{Command, Zfs, ZfsError};
 
 /// What is wanted: a dataset a cache, mounted where its bank is, and one for the state, below `parent`;
 /// all of it is given to `account`.
@@ -57,4 +58,53 @@ pub fn scheduled(config: &Config) -> Vec<Scheduled> {
         Some(Scheduled { cache, dataset, every, retention })
     };
     config.caches.iter().filter_map(scheduled).collect()
+}
+
+/// Has the datasets as the configuration wants them, as far as that is allowed. Where one is missing, root
+/// makes it, as `snowbank zfs init` does; where all are there only quotas are set, which are delegated:
+/// one that somebody has unmounted stays so. What cannot be done is logged, and the caches that it
+/// concerns are away.
+pub(super) fn prepare(config: &Config) {
+    let Some(parent) = &config.zfs.dataset else { return };
+    if let Err(error) = try_to_prepare(config, parent) {
+        tracing::error!("the datasets below {parent} are not as they should be: {error}");
+    }
+}
+
+fn try_to_prepare(config: &Config, parent: &DatasetName) -> Result<(), LayoutError> {
+    let zfs = Zfs::find()?;
+    let layout = layout(config, parent, None).map_err(ZfsError::from)?;
+    let plan = layout.plan(&Found::look(&zfs, &layout)?, Files::Refuse)?;
+    let there = zfs.names()?;
+    let is_missing = layout.members.iter().any(|member| !there.contains(&member.dataset));
+    if is_missing && rustix::process::geteuid().is_root() {
+        return plan.carry_out(&zfs, &mut Logged);
+    }
+    for step in plan.steps {
+        if let Step::Run(command) = &step
+            && is_about_a_quota(command)
+        {
+            tracing::info!("{step}");
+            zfs.run(command)?;
+        }
+    }
+    if is_missing {
+        tracing::error!("a dataset is missing below {parent}: run `snowbank zfs init` as root");
+    }
+    Ok(())
+}
+
+fn is_about_a_quota(command: &Command) -> bool {
+    matches!(command.arguments(), [set, property, _] if set == "set" && property.starts_with("quota="))
+}
+
+/// Writes each step to the log.
+struct Logged;
+
+impl Watcher for Logged {
+    fn begin(&mut self, step: &Step) {
+        tracing::info!("{step}");
+    }
+
+    fn copied(&mut self, _: Copied) {}
 }

@@ -4,6 +4,7 @@
 pub mod agent;
 mod banks;
 pub mod datasets;
+mod parts;
 pub mod replicate;
 pub mod urls;
 mod watching;
@@ -31,6 +32,7 @@ use crate::http::listen::{
 use crate::http::push::UploadSlots;
 use crate::http::state::{State, Work};
 use crate::http::views::Views;
+use crate::index::places::KnownPlaces;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
@@ -195,6 +197,7 @@ async fn keep_expiring(state: &Arc<State>, age: Duration) {
 /// Builds everything, from the bottom up, and takes the first look at every cache.
 fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError> {
     make_directory(&config.data_dir)?;
+    datasets::prepare(config);
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).get();
     let metrics = Arc::new(Metrics::new()?);
     let readers = ReadPool::start(ReadPool::default_threads()).map_err(AppError::Runtime)?;
@@ -208,6 +211,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let mut ingests = BTreeMap::new();
     let mut banks = watching::Banks::new();
     let state_db = open_state(config);
+    let places = Arc::new(KnownPlaces::new(state_db.clone()));
     let recorder = state_db.clone().map(Recorder::start).transpose().map_err(AppError::Runtime)?;
     let recorder = recorder.map(Arc::new);
     let pool = Pool::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
@@ -216,6 +220,9 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         let store_dir = store_dir_of(cache, store.is_some(), &store_dir);
         let mut sources = Vec::new();
         let mut own_bank = None;
+        if !cache.sources.contains(&config::Source::Bank) {
+            sources.extend(parts::open(cache, &store_dir, &places)?);
+        }
         for source in &cache.sources {
             match (source, &store) {
                 (config::Source::Bank, _) => {
@@ -224,6 +231,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
                     let source = Arc::new(Source::Bank(source));
                     sources.push(Arc::clone(&source));
                     own_bank = Some((bank, source));
+                    sources.extend(parts::open(cache, &store_dir, &places)?);
                 }
                 (config::Source::Store, Some(store)) => {
                     sources.push(Arc::new(Source::Store(Arc::clone(store))));
@@ -249,7 +257,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
         caches.insert(cache.name.clone(), built);
     }
     connect_bakery(store.as_ref(), &caches);
-    let watch = Arc::new(watching::start(config, &banks, &metrics)?);
+    let watch = Arc::new(watching::start(config, &banks, &ingests, &metrics)?);
     watching::connect_twins(&ingests, &banks, &watch, &metrics);
     for cache in caches.values() {
         if let Err(error) = cache.look() {

@@ -20,6 +20,7 @@ pub(super) type Banks = BTreeMap<String, (Arc<Bank>, Arc<Source>)>;
 pub(super) fn start(
     config: &Config,
     banks: &Banks,
+    ingests: &BTreeMap<String, Arc<Ingest>>,
     metrics: &Arc<Metrics>,
 ) -> Result<Watch, AppError> {
     let mut watched = Vec::new();
@@ -33,6 +34,7 @@ pub(super) fn start(
             directory: cache.directory.clone(),
             dataset: cache.dataset(&config.zfs),
             probe: probe.transpose().map_err(AppError::Runtime)?,
+            no_room: ingests.get(&cache.name).map(|ingest| ingest.no_room()),
             close: Box::new(move |why| source.close(why)),
         });
     }

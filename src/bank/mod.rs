@@ -140,6 +140,21 @@ impl Bank {
         StoreDir::parse(cache_info::store_dir_of(&text)?).ok()
     }
 
+    /// Reads whether the bank is for this store directory; one that says nothing is for any.
+    pub fn check_store_dir(&self, ours: &StoreDir) -> Result<(), BankError> {
+        let marker = self.root.join(cache_info::NAME);
+        let text = std::fs::read_to_string(&marker);
+        let text = text.map_err(|source| BankError::Io { path: marker, source })?;
+        match cache_info::store_dir_of(&text) {
+            Some(theirs) if theirs != ours.as_str() => Err(BankError::OtherStoreDir {
+                root: self.root.clone(),
+                theirs: theirs.into(),
+                ours: ours.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// A bank that others keep, at `root`, whether it is there now or not: it is only read.
     pub fn of_others(root: PathBuf, info: CacheInfo) -> Self {
         let bank = Self::at(root, info, Mounting::Any, false);

@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::publish::{self, commit::Recovered};
-use super::{Bank, BankError, cache_info};
+use super::{Bank, BankError};
 use crate::nix::cache_info::CacheInfo;
 use crate::zfs::DatasetName;
 use crate::zfs::mounts::Mounts;
@@ -101,22 +101,12 @@ impl Bank {
     }
 
     fn open_or_create(&self) -> Result<(), BankError> {
-        let marker = self.root.join(cache_info::NAME);
-        match std::fs::read_to_string(&marker) {
-            Ok(text) => match cache_info::store_dir_of(&text) {
-                Some(theirs) if theirs != self.info.store_dir.as_str() => {
-                    Err(BankError::OtherStoreDir {
-                        root: self.root.clone(),
-                        theirs: theirs.into(),
-                        ours: self.info.store_dir.to_string(),
-                    })
-                }
-                _ => publish::make_directories(&self.root),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match self.check_store_dir(&self.info.store_dir) {
+            Ok(()) => publish::make_directories(&self.root),
+            Err(BankError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 publish::create(&self.root, &self.info)
             }
-            Err(source) => Err(BankError::Io { path: marker, source }),
+            Err(error) => Err(error),
         }
     }
 

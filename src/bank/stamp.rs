@@ -21,10 +21,16 @@ pub struct Stamp {
     settled: bool,
 }
 
+/// What a change of a directory changes, or its replacement by another: a mount, an unmount, a rollback, a
+/// snapshot that is received.
+///
+/// The times of a received directory are the sender's, whose next name may have come within the tick in
+/// which the snapshot was taken. ZFS counts the names of a directory in its size, and that tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct DirectoryStamp {
     device: u64,
     inode: u64,
+    size: u64,
     changed: (i64, i64),
 }
 
@@ -46,6 +52,12 @@ impl Stamp {
         Ok(Self { narinfos, nars, settled: is_settled(latest) })
     }
 
+    /// Whether it is of the same directory, whatever has changed in it.
+    pub const fn is_of_the_directory_of(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.narinfos, &other.narinfos);
+        ours.device == theirs.device && ours.inode == theirs.inode
+    }
+
     /// The device of the file system that the bank lies on.
     pub const fn device(&self) -> u64 {
         self.narinfos.device
@@ -62,6 +74,7 @@ fn directory(path: &Path) -> io::Result<DirectoryStamp> {
     Ok(DirectoryStamp {
         device: metadata.dev(),
         inode: metadata.ino(),
+        size: metadata.size(),
         changed: (metadata.ctime(), metadata.ctime_nsec()),
     })
 }
@@ -93,6 +106,30 @@ mod tests {
             let after = Stamp::of(directory.path()).unwrap();
             assert!(!after.proves_unchanged_since(&before), "{name}");
         }
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_another_is_another_however_old_both_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["a", "b"] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join(cache_info::NAME), "").unwrap();
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let settled = |name: &str| loop {
+            let stamp = Stamp::of(&at(name)).unwrap();
+            if stamp.settled {
+                break stamp;
+            }
+            assert!(std::time::Instant::now() < deadline, "the stamp never settled");
+            std::thread::yield_now();
+        };
+        let (before, other) = (settled("a"), settled("b"));
+        assert!(!other.is_of_the_directory_of(&before) && !other.proves_unchanged_since(&before));
+        std::fs::rename(at("a"), at("gone")).unwrap();
+        std::fs::rename(at("b"), at("a")).unwrap();
+        assert!(!Stamp::of(&at("a")).unwrap().proves_unchanged_since(&before));
     }
 
     #[test]

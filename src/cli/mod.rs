@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 mod agent;
 mod client;
+mod format;
 mod hook;
 mod key;
 mod logging;
@@ -38,6 +39,8 @@ use crate::client::credentials::TokenError;
 use crate::client::push::PushError;
 use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
+use crate::format::apply::FormatError;
+use crate::format::lock::LockError;
 use crate::index::state::StateError;
 use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
@@ -67,6 +70,7 @@ enum Command {
     Token(token::TokenArguments),
     Why(why::WhyArguments),
     Zfs(zfs::ZfsArguments),
+    Format(format::FormatArguments),
 }
 
 /// Why a command failed.
@@ -117,6 +121,12 @@ pub enum CommandError {
     /// Not everything is acknowledged.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// Disks are not as they should be.
+    #[error(transparent)]
+    Format(Box<FormatError>),
+    /// Another one is at the disks.
+    #[error(transparent)]
+    FormatLock(LockError),
     /// The queue is not as it should be.
     #[error("{0}")]
     Queue(String),
@@ -154,6 +164,7 @@ impl CommandError {
             | Self::Address(_)
             | Self::Token(_)
             | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
+            Self::Format(error) if error.is_refusal() => 2,
             Self::Key(_)
             | Self::App(_)
             | Self::NoToken(_)
@@ -164,6 +175,8 @@ impl CommandError {
             | Self::Output(_)
             | Self::Path(_)
             | Self::Push(_)
+            | Self::Format(_)
+            | Self::FormatLock(_)
             | Self::Queue(_)
             | Self::Zfs(_)
             | Self::Layout(_)
@@ -213,6 +226,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Token(arguments) => token::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
+        Command::Format(arguments) => format::run(&arguments),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The caches: `[cache.<name>]`, from the file's shape to typed settings.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
@@ -20,6 +20,9 @@ use crate::sign::PublicKey;
 const CACHE_NIXOS_ORG: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 /// Why client certificates cannot be asked for.
 const NO_MTLS: &str = "needs a TLS listener, which this version does not have; use \"token\"";
+
+/// The most parts of a cache: each is asked for every path that those before it do not have.
+const MAX_PARTS: usize = 64;
 
 /// What the paths of the caches are taken from.
 pub(super) struct Places<'a> {
@@ -50,6 +53,18 @@ pub(super) fn check(
             return Err(setting.refuse("another cache has this directory; each needs its own"));
         }
     }
+    for cache in &caches {
+        if let Some(part) = cache.parts.iter().find(|part| directories.contains(part)) {
+            let setting = Setting::new(
+                places.origin,
+                format!("cache.{}.parts", cache.name),
+                Value::String(part.display().to_string()),
+            );
+            return Err(setting.refuse(
+                "this is the directory of a cache; a part is one that another node writes",
+            ));
+        }
+    }
     Ok(caches)
 }
 
@@ -67,6 +82,7 @@ fn cache(
     let mut cache = CacheConfig {
         name: name.to_owned(),
         directory: config.data_dir.join(name),
+        parts: Vec::new(),
         priority: 30,
         want_mass_query: true,
         sources: if with_store { vec![Source::Bank, Source::Store] } else { vec![Source::Bank] },
@@ -94,6 +110,9 @@ fn cache(
     })?;
     section.set("directory", &raw.directory, &mut cache.directory, |setting| {
         setting.path(&config.data_dir, places.home)
+    })?;
+    section.set("parts", &raw.parts, &mut cache.parts, |setting| {
+        parts(setting, &config.data_dir, places.home)
     })?;
     access(&section, raw, config, push, &mut cache)?;
     section.set("accept", &raw.accept, &mut cache.accept, |setting| {
@@ -194,6 +213,21 @@ fn sources(setting: &Setting, has_store: bool) -> Result<Vec<Source>, ConfigErro
         return Err(setting.refuse("at least one of \"bank\", \"store\" is expected"));
     }
     Ok(sources)
+}
+
+fn parts(setting: &Setting, base: &Path, home: Option<&Path>) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut parts = Vec::new();
+    for item in setting.list()? {
+        let part = item.path(base, home)?;
+        if parts.contains(&part) {
+            return Err(item.refuse("the same part stands here twice"));
+        }
+        parts.push(part);
+    }
+    if parts.len() > MAX_PARTS {
+        return Err(setting.refuse(format!("at most {MAX_PARTS} parts are expected")));
+    }
+    Ok(parts)
 }
 
 fn signing_key(setting: &Setting, places: &Places<'_>) -> Result<SigningKey, ConfigError> {

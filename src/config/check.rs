@@ -69,20 +69,20 @@ pub(super) fn check(
 
 /// A table of the file.
 #[derive(Clone, Copy)]
-pub(super) struct Section<'a> {
-    pub(super) origin: &'a Origin,
+pub(crate) struct Section<'a> {
+    pub(crate) origin: &'a Origin,
     /// Empty, or the name with a dot at its end.
-    pub(super) prefix: &'a str,
+    pub(crate) prefix: &'a str,
 }
 
 impl Section<'_> {
-    pub(super) fn get(&self, name: &str, value: &Option<Value>) -> Option<Setting> {
+    pub(crate) fn get(&self, name: &str, value: &Option<Value>) -> Option<Setting> {
         let key = || format!("{}{name}", self.prefix);
         value.as_ref().map(|value| Setting::new(self.origin, key(), value.clone()))
     }
 
     /// Replaces `target`, which holds the default, if the file says something else.
-    pub(super) fn set<T>(
+    pub(crate) fn set<T>(
         &self,
         name: &str,
         value: &Option<Value>,

@@ -79,6 +79,9 @@ pub struct CacheConfig {
     pub name: String,
     /// Its bank; absolute.
     pub directory: PathBuf,
+    /// Banks that other nodes keep and that are received here, in the order they are asked, after its
+    /// own; absolute.
+    pub parts: Vec<PathBuf>,
     /// What clients are told: lower is asked first.
     pub priority: u32,
     /// Whether clients may ask for many paths at once.

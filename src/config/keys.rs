@@ -109,7 +109,7 @@ fn join(section: &str, key: &str) -> String {
 }
 
 /// The names of the fields of `T` as serde knows them: what `deny_unknown_fields` allows.
-fn fields_of<T: Deserialize<'static>>() -> &'static [&'static str] {
+pub(crate) fn fields_of<T: Deserialize<'static>>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
     // It always fails: `FieldNames` notes the names and stops.
     let _ = T::deserialize(FieldNames(&mut fields));

@@ -29,7 +29,11 @@ pub use error::{ConfigError, Origin};
 pub use store::store_of_command;
 
 use raw::Raw;
-use setting::Setting;
+
+// What other files of ours that are written in TOML are read with.
+pub(crate) use check::Section;
+pub(crate) use keys::fields_of;
+pub(crate) use setting::Setting;
 
 /// The documented example: every setting, commented, at its default.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -87,7 +91,7 @@ fn parse(
 }
 
 /// The parser's message without the lines it draws, so that it stays one line.
-fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+pub(crate) fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start);
     let before = text.get(..offset).unwrap_or_default();
     ConfigError::Syntax {

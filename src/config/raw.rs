@@ -46,6 +46,7 @@ pub(super) struct RawCache {
     pub(super) sources: Option<Value>,
     pub(super) signing_keys: Option<Value>,
     pub(super) directory: Option<Value>,
+    pub(super) parts: Option<Value>,
     pub(super) push: Option<Value>,
     pub(super) push_open_to_network: Option<Value>,
     pub(super) pull: Option<Value>,

@@ -10,32 +10,41 @@ use super::error::{ConfigError, Origin};
 
 /// A value, its key, and where it was written, so that every complaint can name all three.
 #[derive(Clone)]
-pub(super) struct Setting {
+pub(crate) struct Setting {
     origin: Origin,
     key: String,
     value: Value,
 }
 
 impl Setting {
-    pub(super) fn new(origin: &Origin, key: impl Into<String>, value: Value) -> Self {
+    pub(crate) fn new(origin: &Origin, key: impl Into<String>, value: Value) -> Self {
         Self { origin: origin.clone(), key: key.into(), value }
     }
 
-    pub(super) fn value(&self) -> &Value {
+    pub(crate) fn value(&self) -> &Value {
         &self.value
     }
 
-    pub(super) fn origin(&self) -> &Origin {
+    pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
 
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The same value under another key, such as one with a position in a list.
+    pub(crate) fn with_key(&self, key: impl Into<String>) -> Self {
+        Self::new(&self.origin, key, self.value.clone())
+    }
+
     /// The setting `name` of a table.
-    pub(super) fn inner(&self, name: &str, value: &Value) -> Self {
+    pub(crate) fn inner(&self, name: &str, value: &Value) -> Self {
         Self::new(&self.origin, format!("{}.{name}", self.key), value.clone())
     }
 
     /// The error for this value; `expected` says what is allowed.
-    pub(super) fn refuse(&self, expected: impl Into<String>) -> ConfigError {
+    pub(crate) fn refuse(&self, expected: impl Into<String>) -> ConfigError {
         let written = self.value.to_string().replace('\n', " ");
         let value = match written.char_indices().nth(100) {
             Some((end, _)) => format!("{}…", &written[..end]),
@@ -45,15 +54,15 @@ impl Setting {
         ConfigError::Value { origin, key, value, expected: expected.into() }
     }
 
-    pub(super) fn text(&self) -> Result<&str, ConfigError> {
+    pub(crate) fn text(&self) -> Result<&str, ConfigError> {
         self.value.as_str().ok_or_else(|| self.refuse("a text in quotes is expected"))
     }
 
-    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+    pub(crate) fn boolean(&self) -> Result<bool, ConfigError> {
         self.value.as_bool().ok_or_else(|| self.refuse("true or false is expected"))
     }
 
-    pub(super) fn integer<N>(&self, allowed: RangeInclusive<N>) -> Result<N, ConfigError>
+    pub(crate) fn integer<N>(&self, allowed: RangeInclusive<N>) -> Result<N, ConfigError>
     where
         N: TryFrom<i64> + PartialOrd + Copy + std::fmt::Display,
     {
@@ -66,7 +75,7 @@ impl Setting {
 
     /// Bytes: a whole number, or a text such as `"64M"`. The units are powers of 1024, as in
     /// `zfs set quota=`.
-    pub(super) fn size(&self, allowed: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+    pub(crate) fn size(&self, allowed: RangeInclusive<u64>) -> Result<u64, ConfigError> {
         let bytes = match &self.value {
             Value::Integer(bytes) => u64::try_from(*bytes).ok(),
             Value::String(text) => parse_size(text),
@@ -82,7 +91,7 @@ impl Setting {
 
     /// A time with its unit, such as `"10s"`. A bare number is refused: nobody can see whether it is
     /// seconds or milliseconds.
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &self,
         allowed: RangeInclusive<Duration>,
     ) -> Result<Duration, ConfigError> {
@@ -96,7 +105,7 @@ impl Setting {
     }
 
     /// One of a few words.
-    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = words.iter().find(|(word, _)| self.value.as_str() == Some(*word));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
@@ -105,7 +114,7 @@ impl Setting {
     }
 
     /// The items of a list, each a setting of its own.
-    pub(super) fn list(&self) -> Result<impl Iterator<Item = Self>, ConfigError> {
+    pub(crate) fn list(&self) -> Result<impl Iterator<Item = Self>, ConfigError> {
         let items = self
             .value
             .as_array()
@@ -114,7 +123,7 @@ impl Setting {
     }
 
     /// A path; `~/` is the home directory, and a relative one is taken from `base`.
-    pub(super) fn path(&self, base: &Path, home: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    pub(crate) fn path(&self, base: &Path, home: Option<&Path>) -> Result<PathBuf, ConfigError> {
         let text = self.text()?;
         if text.is_empty() || text.contains('\0') {
             return Err(self.refuse("a path is expected"));

@@ -103,6 +103,7 @@ fn every_setting_is_used() {
         ("cache.default.sources", "['store']"),
         ("cache.default.signing_keys", "['k', '~/l']"),
         ("cache.default.directory", "'d'"),
+        ("cache.default.parts", "['/tank/n2']"),
         ("cache.default.push", "'open'"),
         ("cache.default.push_open_to_network", "true"),
         ("cache.default.pull", "'token'"),
@@ -192,6 +193,12 @@ fn mistakes_are_one_line_that_says_what_is_allowed() {
         ("cache.a.max_size = 0", "cache.a.max_size = 0: a size in bytes is expected"),
         ("limits.max_nar_depth = 65", "limits.max_nar_depth = 65: a whole number from 1 to 64"),
         ("cache.a.directory = 'default'", "another cache has this directory"),
+        (
+            "cache.a.parts = ['default']",
+            "cache.a.parts = \"/home/user/.local/share/snowbank/default\": this is the directory of a",
+        ),
+        ("cache.a.parts = ['/p', '/p']", "cache.a.parts = \"/p\": the same part stands here twice"),
+        ("cache.a.parts = '/p'", "cache.a.parts = \"/p\": a list is expected"),
         (
             "limits.head_timeout = '1ms'",
             "limits.head_timeout = \"1ms\": a time is expected, such as",

@@ -73,17 +73,19 @@ async fn look(state: &Arc<State>) -> Result<(bool, Value), Failure> {
                 let sources = cache.sources().iter().map(|source| {
                     let looked = source.look();
                     healthy &= looked.is_ok();
-                    let label = format!("{:?}", source.label()).to_lowercase();
+                    let label = source.name();
                     // What exactly is wrong names files, and so is for the log alone.
                     let status = match looked {
-                        Ok(()) => "ok",
+                        Ok(()) if source.is_there() => "ok",
+                        Ok(()) => "not there yet",
                         Err(error) => {
                             cache.doubt();
                             tracing::error!(cache = name, source = label, "unhealthy: {error}");
                             "cannot be read"
                         }
                     };
-                    (label, json!({"status": status, "paths": source.presence().len()}))
+                    let paths = source.presence().len();
+                    (label.to_owned(), json!({"status": status, "paths": paths}))
                 });
                 (name.clone(), Value::Object(sources.collect()))
             });

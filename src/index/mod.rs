@@ -1,5 +1,6 @@
 //! What we have, derived from the truth on disk and lost without loss; and what is known beside it:
 //! tokens, and who pushed what.
 
+pub mod places;
 pub mod presence;
 pub mod state;

@@ -28,6 +28,7 @@ impl Ingest {
         if error.class() != Class::NoSpace {
             return error;
         }
+        self.no_room.note();
         if let Err(error) = self.quota.count(&self.bank) {
             tracing::warn!("the bytes of the bank could not be counted: {error}");
         }

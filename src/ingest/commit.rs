@@ -102,6 +102,8 @@ impl Ingest {
 
     /// Which of these the bank does not hold whole, in their order. Blocks.
     ///
+    /// What only another source has is missing as well: it is not ours to keep.
+    ///
     /// With `verify` what it holds is read and hashed, and set aside where it is not what it should
     /// be.
     pub fn missing(

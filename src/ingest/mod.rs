@@ -15,6 +15,7 @@ mod quota;
 mod record;
 mod refusal;
 mod reread;
+mod room;
 mod share;
 mod upload;
 
@@ -26,6 +27,7 @@ pub use pusher::Pusher;
 pub use quota::Quota;
 pub use record::Recorder;
 pub use refusal::PushError;
+pub use room::NoRoom;
 pub use share::Twin;
 
 /// Which paths a cache takes from those who may push.

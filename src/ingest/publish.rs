@@ -14,7 +14,7 @@ use super::nar::NarLimits;
 use super::quota::Quota;
 use super::refusal::PushError;
 use super::reread::Examined;
-use super::{Pusher, Recorder};
+use super::{NoRoom, Pusher, Recorder};
 use crate::bank::publish::commit::NewPath;
 use crate::bank::publish::pending::Durability;
 use crate::bank::{Bank, BuildId};
@@ -52,6 +52,7 @@ pub struct Ingest {
     waiting: Vec<Mutex<()>>,
     pub(super) uploads: super::upload::Uploads,
     pub(super) twins: super::share::Twins,
+    pub(super) no_room: Arc<NoRoom>,
 }
 
 /// What this process knows of a NAR that waits.
@@ -132,7 +133,13 @@ impl Ingest {
             waiting: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             uploads: super::upload::Uploads::default(),
             twins: super::share::Twins::default(),
+            no_room: Arc::default(),
         }
+    }
+
+    /// Whether pushes are refused for want of room.
+    pub fn no_room(&self) -> Arc<NoRoom> {
+        Arc::clone(&self.no_room)
     }
 
     /// The keys of upstreams, whose paths need not be pushed.
@@ -372,6 +379,11 @@ impl Ingest {
     }
 
     /// Whether the cache has a path, from any source.
+    ///
+    /// A path that only a part has counts as well, though another node keeps that part and may collect
+    /// it: stock Nix asks the cache for each path of a closure and sends only those that it does not
+    /// serve, so what is served has to be enough for what comes after it. What a client of ours asks is
+    /// what this node's own bank lacks ([`Self::missing`]), and so a closure that it pushes is whole here.
     ///
     /// The hash alone is not enough: a client would look for the path by its whole name.
     pub(super) fn has(&self, path: &StorePath) -> Result<bool, PushError> {

@@ -326,6 +326,7 @@ impl Ingest {
         let listing = nar.listing.as_ref().map(Listing::to_json);
         self.bank.add_pending(name, staged, &facts, listing.as_deref(), durability)?;
         self.quota.give_back(replaced);
+        self.no_room.clear();
         self.fresh().insert(name, Fresh::now(durability));
         Ok(Added::Kept)
     }

@@ -80,11 +80,13 @@ const STATUSES: [u16; 26] = [
 pub enum SourceLabel {
     Bank,
     Store,
+    /// A bank that another node keeps.
+    Part,
     /// A cache as it was at a snapshot.
     View,
 }
 
-const SOURCES: usize = 3;
+const SOURCES: usize = 4;
 
 impl SourceLabel {
     /// The value of the label.
@@ -92,6 +94,7 @@ impl SourceLabel {
         match self {
             Self::Bank => "bank",
             Self::Store => "store",
+            Self::Part => "part",
             Self::View => "view",
         }
     }
@@ -323,9 +326,9 @@ impl Metrics {
         self.denied.with_label_values(&[right, reason]).inc();
     }
 
-    /// Notes how a source was at its last look. Cache names come from the configuration.
-    pub fn source(&self, cache: &str, source: SourceLabel, up: bool, paths: usize) {
-        let labels = [cache, source.label()];
+    /// Notes how a source was at its last look. The names of both come from the configuration.
+    pub fn source(&self, cache: &str, source: &str, up: bool, paths: usize) {
+        let labels = [cache, source];
         self.source_up.with_label_values(&labels).set(i64::from(up));
         self.source_paths.with_label_values(&labels).set(i64::try_from(paths).unwrap_or(i64::MAX));
     }
@@ -339,7 +342,7 @@ impl Metrics {
 }
 
 const ALL_SOURCES: [SourceLabel; SOURCES] =
-    [SourceLabel::Bank, SourceLabel::Store, SourceLabel::View];
+    [SourceLabel::Bank, SourceLabel::Store, SourceLabel::Part, SourceLabel::View];
 
 const ALL_ROUTES: [Route; ROUTES] = [
     Route::CacheInfo,
@@ -370,7 +373,7 @@ mod tests {
         metrics.sent(EncodingLabel::Compressed, 10);
         metrics.narinfo_hit(SourceLabel::Bank);
         metrics.denied("push", "expired");
-        metrics.source("default", SourceLabel::Store, true, 7);
+        metrics.source("default", "store", true, 7);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "snowbank_http_requests_total{route=\"narinfo\",status=\"200\"} 1",

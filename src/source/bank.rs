@@ -13,6 +13,7 @@ use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
 use crate::bank::{Bank, BankError, Object, Stamp};
 use crate::codec::seekable;
 use crate::codec::{CodecError, Compression, Decoder, Limits};
+use crate::index::places::KnownPlaces;
 use crate::index::presence::{Known, Presence};
 use crate::metrics::SourceLabel;
 use crate::nix::hash::Sha256;
@@ -25,14 +26,37 @@ pub struct BankSource {
     bank: Arc<Bank>,
     store_dir: StoreDir,
     label: SourceLabel,
+    /// Its name within its cache.
+    name: String,
+    /// For a part: where banks were seen before. Any other source has to be there.
+    places: Option<Arc<KnownPlaces>>,
     pub(super) presence: Presence,
     /// Whether its disks answer.
     pub(super) standing: Arc<Standing>,
-    last_look: Mutex<Option<Stamp>>,
+    last_look: Mutex<Option<Seen>>,
     names: RwLock<Names>,
     /// Whether every narinfo of the last scan has been read.
     all_read: AtomicBool,
     reported: Mutex<HashSet<StorePathHash>>,
+}
+
+/// What was seen at a good look.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// The bank.
+    There(Stamp),
+    /// Nothing, where there never was anything.
+    NotYet,
+}
+
+impl Seen {
+    fn proves_unchanged_since(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::There(now), Self::There(before)) => now.proves_unchanged_since(before),
+            (Self::NotYet, Self::NotYet) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Which path a NAR is of, by its NarHash and by the name of its file: read from the narinfos in
@@ -77,25 +101,36 @@ const MAX_REPORTED: usize = 10_000;
 impl BankSource {
     /// Takes a cache's own bank, which is open.
     pub fn new(bank: Arc<Bank>, store_dir: StoreDir) -> Self {
-        Self::labelled(bank, store_dir, SourceLabel::Bank, Arc::default())
+        Self::labelled(bank, store_dir, SourceLabel::Bank)
+    }
+
+    /// Takes a bank that another node keeps, and that is received here: part `number` of its cache. It is
+    /// only read, and it may not have come yet.
+    pub fn of_part(
+        bank: Bank,
+        store_dir: StoreDir,
+        number: usize,
+        places: Arc<KnownPlaces>,
+    ) -> Self {
+        let name = format!("{}-{number}", SourceLabel::Part.label());
+        let part = Self::labelled(Arc::new(bank), store_dir, SourceLabel::Part);
+        Self { name, places: Some(places), ..part }
     }
 
     /// Takes a bank as it was at a snapshot; it stands as the bank itself does.
     pub(super) fn of_view(bank: Bank, store_dir: StoreDir, standing: Arc<Standing>) -> Self {
-        Self::labelled(Arc::new(bank), store_dir, SourceLabel::View, standing)
+        let view = Self::labelled(Arc::new(bank), store_dir, SourceLabel::View);
+        Self { standing, ..view }
     }
 
-    fn labelled(
-        bank: Arc<Bank>,
-        store_dir: StoreDir,
-        label: SourceLabel,
-        standing: Arc<Standing>,
-    ) -> Self {
+    fn labelled(bank: Arc<Bank>, store_dir: StoreDir, label: SourceLabel) -> Self {
         Self {
             bank,
             store_dir,
             label,
-            standing,
+            standing: Arc::default(),
+            name: label.label().into(),
+            places: None,
             presence: Presence::default(),
             last_look: Mutex::default(),
             names: RwLock::default(),
@@ -119,24 +154,59 @@ impl BankSource {
         self.label
     }
 
+    /// Its name within its cache.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was there at the last good look.
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(*lock(&self.last_look), Some(Seen::NotYet))
+    }
+
     pub(super) fn look(&self) -> Result<(), SourceError> {
-        let stamp = self.bank.stamp().map_err(unavailable)?;
+        let before = *lock(&self.last_look);
+        let seen = match self.bank.stamp() {
+            Ok(stamp) => {
+                let known = matches!(before, Some(Seen::There(before)) if stamp.is_of_the_directory_of(&before));
+                if !known {
+                    self.arrived()?;
+                }
+                Seen::There(stamp)
+            }
+            Err(BankError::Away(_)) if self.may_not_have_come() => Seen::NotYet,
+            Err(error) => return Err(unavailable(error)),
+        };
         let mut last = lock(&self.last_look);
-        if !last.is_some_and(|last| stamp.proves_unchanged_since(&last)) {
+        if !last.is_some_and(|last| seen.proves_unchanged_since(&last)) {
             self.presence.truth_changed();
         }
-        *last = Some(stamp);
+        *last = Some(seen);
         Ok(())
+    }
+
+    /// Notes that a bank is there that was not, or was another one.
+    fn arrived(&self) -> Result<(), SourceError> {
+        let Some(places) = &self.places else { return Ok(()) };
+        self.bank.check_store_dir(&self.store_dir).map_err(unavailable)?;
+        places.saw(self.bank.root());
+        Ok(())
+    }
+
+    /// Whether it is no error that nothing is there.
+    fn may_not_have_come(&self) -> bool {
+        self.places.as_ref().is_some_and(|places| !places.was_there(self.bank.root()))
     }
 
     pub(super) fn scan_if_due(&self) -> Result<(), SourceError> {
         let Some(scan) = self.presence.begin_scan() else { return Ok(()) };
         let mut known = Known::default();
-        self.bank
-            .scan(|hash| {
+        if self.is_there() {
+            let each = |hash| {
                 known.paths.insert(hash);
-            })
-            .map_err(unavailable)?;
+            };
+            self.bank.scan(each).map_err(unavailable)?;
+        }
         scan.finish(known);
         self.all_read.store(false, Ordering::Release);
         Ok(())

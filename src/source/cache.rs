@@ -229,8 +229,8 @@ impl Cache {
         for source in &self.sources {
             let looked = source.look();
             if self.snapshot.is_none() {
-                let (up, paths) = (looked.is_ok(), source.presence().len());
-                self.metrics.source(&self.name, source.label(), up, paths);
+                let up = looked.is_ok() && source.is_there();
+                self.metrics.source(&self.name, source.name(), up, source.presence().len());
             }
             if let Err(error) = looked {
                 failure.get_or_insert(error);

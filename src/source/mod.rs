@@ -91,6 +91,22 @@ impl Source {
         }
     }
 
+    /// Its name within its cache: the label, with a number for each of the parts.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Bank(bank) => bank.name(),
+            Self::Store(_) => SourceLabel::Store.label(),
+        }
+    }
+
+    /// Whether it was there at the last good look. Only a part may not have come yet.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Bank(bank) => bank.is_there(),
+            Self::Store(_) => true,
+        }
+    }
+
     /// What is known of it in memory.
     pub fn presence(&self) -> &Presence {
         match self {

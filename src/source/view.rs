@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::cache::{Cache, Unavailable};
 use super::{BankSource, Source, SourceError};
 use crate::bank::Bank;
+use crate::metrics::SourceLabel;
 use crate::nix::cache_info::CacheInfo;
 use crate::zfs::SnapshotName;
 
@@ -48,8 +49,8 @@ impl Cache {
 
     fn own_bank(&self) -> Option<&BankSource> {
         self.sources().iter().find_map(|source| match &**source {
-            Source::Bank(bank) => Some(bank),
-            Source::Store(_) => None,
+            Source::Bank(bank) if bank.label() == SourceLabel::Bank => Some(bank),
+            _ => None,
         })
     }
 }

@@ -13,6 +13,10 @@ pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 /// of which may take 5 s on a busy pool, and for each other.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The most that a command may be given to read: what a pipe holds, so that it can be written
+/// before the command is started.
+pub const MAX_INPUT: usize = 65_536;
+
 /// Where administrators' programs lie when the service's `PATH` has only those for everybody.
 const MORE_DIRECTORIES: [&str; 4] =
     ["/usr/local/sbin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
@@ -58,6 +62,7 @@ impl Program {
 pub struct Command {
     program: Program,
     arguments: Vec<String>,
+    input: Option<String>,
     deadline: Duration,
 }
 
@@ -69,7 +74,7 @@ impl Command {
         I::Item: Into<String>,
     {
         let arguments = arguments.into_iter().map(Into::into).collect();
-        Self { program, arguments, deadline: QUERY_DEADLINE }
+        Self { program, arguments, input: None, deadline: QUERY_DEADLINE }
     }
 
     /// `zfs` with arguments.
@@ -115,6 +120,14 @@ impl Command {
         self.args(options.flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")]))
     }
 
+    /// The same command with lines to read from its standard input, each with its end: at most
+    /// [`MAX_INPUT`] bytes. Only for programs of this machine.
+    #[must_use]
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.input = Some(text.into());
+        self
+    }
+
     /// The same command with another deadline.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {
@@ -138,6 +151,11 @@ impl Command {
         &self.arguments
     }
 
+    /// What it reads from its standard input.
+    pub fn stdin(&self) -> Option<&str> {
+        self.input.as_deref()
+    }
+
     /// How long it may take.
     pub const fn deadline(&self) -> Duration {
         self.deadline
@@ -158,7 +176,11 @@ impl Command {
 impl fmt::Display for Command {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.program.name())?;
-        self.arguments.iter().try_for_each(|argument| write!(formatter, " {}", quote(argument)))
+        self.arguments.iter().try_for_each(|argument| write!(formatter, " {}", quote(argument)))?;
+        match &self.input {
+            Some(input) => write!(formatter, " <<'END'\n{input}END"),
+            None => Ok(()),
+        }
     }
 }
 

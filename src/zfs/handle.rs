@@ -1,12 +1,14 @@
 //! The handle through which everything is asked and done.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::command::{Command, Program, look_up, quote};
+use duct::Expression;
+
+use super::command::{Command, MAX_INPUT, Program, look_up, quote};
 use super::error::ZfsError;
 use super::process::{Children, Failure, Output};
 use super::ssh::SshTarget;
@@ -41,6 +43,11 @@ impl Zfs {
         Ok(zfs)
     }
 
+    /// For a machine that may have no ZFS: nothing is looked for before it is needed.
+    pub fn not_asked() -> Self {
+        Self::with(BTreeMap::new())
+    }
+
     /// Takes these programs instead of those in `PATH`.
     pub fn with_programs(zfs: impl Into<PathBuf>, zpool: impl Into<PathBuf>) -> Self {
         Self::with(BTreeMap::from([("zfs", zfs.into()), ("zpool", zpool.into())]))
@@ -57,6 +64,14 @@ impl Zfs {
     pub fn with_ssh(&self, ssh: impl Into<PathBuf>) -> Self {
         let mut programs = BTreeMap::clone(&self.programs);
         programs.insert("ssh", ssh.into());
+        Self { programs: Arc::new(programs), ..self.clone() }
+    }
+
+    /// The same with another program of any name.
+    #[must_use]
+    pub fn with_program(&self, name: &'static str, program: impl Into<PathBuf>) -> Self {
+        let mut programs = BTreeMap::clone(&self.programs);
+        programs.insert(name, program.into());
         Self { programs: Arc::new(programs), ..self.clone() }
     }
 
@@ -138,6 +153,11 @@ impl Zfs {
     fn output(&self, command: &Command) -> Result<Vec<u8>, ZfsError> {
         let (program, arguments) = self.invocation(command)?;
         let expression = Children::expression(&program, &arguments);
+        let expression = match command.stdin() {
+            Some(text) => with_input(expression, text)
+                .map_err(|error| self.failure(command, Failure::Io(error)))?,
+            None => expression,
+        };
         let limit = self.limit(command);
         let start = Instant::now();
         let result = self.children().run(&expression, start + limit);
@@ -198,6 +218,16 @@ impl Zfs {
         }
         Err(ZfsError::Failed { command: self.describe(command), code: output.code, stderr })
     }
+}
+
+/// Gives a command something to read: all of it is in the pipe before the command is started.
+fn with_input(expression: Expression, text: &str) -> io::Result<Expression> {
+    if text.len() > MAX_INPUT {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(text.as_bytes())?;
+    Ok(expression.stdin_file(reader))
 }
 
 fn missing(program: &'static str) -> ZfsError {

@@ -19,6 +19,7 @@ pub mod arc;
 pub mod command;
 pub mod dataset;
 pub mod delegation;
+pub mod disk;
 pub mod error;
 pub mod handle;
 pub mod layout;

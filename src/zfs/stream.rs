@@ -34,6 +34,9 @@ pub enum Send {
         from: Option<Base>,
         /// What the receiver gets.
         to: Snapshot,
+        /// Send the properties of the dataset and its snapshots along. Without, the receiver's
+        /// come from the dataset above it and from [`Receive::set`].
+        properties: bool,
         /// Send encrypted blocks as they lie on disk, so that the receiver needs no key and cannot
         /// read them. Of no use for a dataset that is not encrypted.
         raw: bool,
@@ -84,6 +87,12 @@ impl Base {
 }
 
 impl Send {
+    /// All of a snapshot, or what changed since `from`, as it is compressed on disk, and without
+    /// properties.
+    pub const fn new(from: Option<Base>, to: Snapshot) -> Self {
+        Self::Snapshot { from, to, properties: false, raw: false }
+    }
+
     /// The command that writes the stream to its standard output.
     pub fn command(&self) -> Command {
         self.with(&["send"]).within(STALL_DEADLINE)
@@ -96,8 +105,14 @@ impl Send {
         let command = Command::zfs(words.iter().copied());
         match self {
             Self::Resume(token) => command.args(["-t", token.as_str()]),
-            Self::Snapshot { from, to, raw } => {
-                let command = command.arg(if *raw { "-wcLe" } else { "-cLe" });
+            Self::Snapshot { from, to, properties, raw } => {
+                let more: &[&str] = match (properties, raw) {
+                    (false, false) => &[],
+                    (true, false) => &["-p"],
+                    (false, true) => &["-w"],
+                    (true, true) => &["-p", "-w"],
+                };
+                let command = command.arg("-cLe").args(more.iter().copied());
                 let base = from.iter().flat_map(|base| ["-i".into(), base.argument()]);
                 command.args(base).arg(to.to_string())
             }

@@ -33,6 +33,7 @@ mod hook;
 mod listings;
 mod nars;
 mod overload;
+mod parts;
 mod push_bad_nars;
 mod push_extras;
 mod push_lies;

@@ -1,72 +1,102 @@
-//! What `tests/zfs/power-cut` runs: a writer that says what is safe until its power is cut, and, after the next start,
-//! somebody who looks for all of it.
+//! Power loss under load, row R4 of the reliability matrix: what `tests/zfs/power-cut` runs. A server that says which paths
+//! it has taken until its power is cut, and, after the next start, somebody who looks for all of them.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
 };
 
-use sha2::{Digest as _, Sha256};
-
-use crate::support::{Disk, PATIENCE, create, mountpoint, run, wait_until};
+use crate::{
+    e2e::{
+        made::closure,
+        pushed::{Pusher, Stop, check_left_over, narinfos, verify as fetch_and_hold},
+        server::{Server, Setup},
+    },
+    support::{Disk, PATIENCE, create, mountpoint, run, wait_until},
+};
 
 /// The pool that outlives the machine.
 const POOL: &str = "cut";
 
-/// How many bytes a file has at most: several records, so that one may be written in part.
-const LARGEST: usize = 300 * 1024;
+/// How many push at once.
+const PUSHERS: u64 = 4;
 
 /// Mounts the pool, made if this is the first start of the machine with its disk. The disk is not given back.
 fn mounted() -> PathBuf {
+    // By the other of the two tests, in the same machine.
+    if run("zpool", ["list", "-H", "-o", "name"]).lines().any(|name| name == POOL) {
+        return mountpoint(POOL);
+    }
     let disk = Disk::take();
     let known = run("zpool", ["import", "-d", "/dev/disk/by-id"]);
     if known.contains(&format!("pool: {POOL}\n")) {
         run("zpool", ["import", "-d", "/dev/disk/by-id", "-o", "cachefile=none", POOL]);
     } else {
         create(POOL, [disk.path()]);
+        run("zfs", ["create", "-o", "recordsize=1M", &format!("{POOL}/default")]);
     }
     std::mem::forget(disk);
     mountpoint(POOL)
 }
 
-/// What the file of this name holds: by its name alone, so that nothing else needs to survive.
-fn content(name: &str) -> Vec<u8> {
-    let seed = Sha256::digest(name);
-    let length =
-        usize::from(u16::from_le_bytes([seed[0], seed[1]])) * LARGEST / usize::from(u16::MAX);
-    (0_u64..)
-        .flat_map(|block| {
-            Sha256::new().chain_update(seed).chain_update(block.to_le_bytes()).finalize()
-        })
-        .take(length)
-        .collect()
+/// A server whose data, the bank and all that it remembers, lie on the pool.
+fn server(pool: &Path) -> Server {
+    std::fs::write(
+        "/tmp/power-cut.toml",
+        format!("[zfs]\ndataset = \"{POOL}\"\n[cache.default]\npush = \"open\"\n"),
+    )
+    .unwrap();
+    Setup::on(pool)
+        .argument("--store")
+        .argument("none")
+        .argument("--config")
+        .argument("/tmp/power-cut.toml")
+        .start()
 }
 
-/// Durable before it returns: the bytes, then the name.
-fn store(directory: &Path, name: &str) {
-    let partial = directory.join("partial");
-    let mut file = File::create(&partial).unwrap();
-    file.write_all(&content(name)).unwrap();
-    file.sync_all().unwrap();
-    fs::rename(&partial, directory.join(name)).unwrap();
-    File::open(directory).unwrap().sync_all().unwrap();
+/// Pushes closure after closure, half as stock Nix does it and half as our own client, and says of each path that it was
+/// acknowledged, after it was.
+fn push_for_ever(server: &Server, next: &AtomicU64) {
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let paths = closure(number);
+        let done = if number.is_multiple_of(2) {
+            pusher.stock_closure(&paths)
+        } else {
+            pusher.native_closure(&paths)
+        };
+        let acknowledged = std::mem::take(&mut pusher.acknowledged);
+        let mut output = std::io::stdout().lock();
+        for hash in acknowledged.paths {
+            writeln!(output, "ACK {hash}").unwrap();
+        }
+        output.flush().unwrap();
+        match done {
+            Ok(()) => {}
+            Err(Stop::Refused(answer)) => panic!("{} {}", answer.status, answer.text()),
+            Err(Stop::Gone(error)) => panic!("{error}"),
+        }
+    }
 }
 
 #[test]
 #[ignore = "tests/zfs/power-cut runs it, and kills the machine in the midst of it"]
 fn push() {
     let pool = mounted();
-    let round = fs::read_dir(&pool).unwrap().count();
-    let directory = pool.join(round.to_string());
-    fs::create_dir(&directory).unwrap();
-    File::open(&pool).unwrap().sync_all().unwrap();
+    let server = server(&pool);
+    // Others than those of the rounds before, which are there already.
+    let before = u64::try_from(narinfos(&pool.join("default")).len()).unwrap();
+    let next = AtomicU64::new(before * PUSHERS);
     println!();
-    for number in 0.. {
-        store(&directory, &number.to_string());
-        println!("ACK {round}/{number}");
-    }
+    thread::scope(|scope| {
+        for _ in 0..PUSHERS {
+            scope.spawn(|| push_for_ever(&server, &next));
+        }
+    });
 }
 
 #[test]
@@ -74,28 +104,22 @@ fn push() {
 fn verify() {
     let pool = mounted();
     let acknowledged =
-        fs::read_to_string(std::env::var("SNOWBANK_VM_ACKNOWLEDGED").unwrap()).unwrap();
+        std::fs::read_to_string(std::env::var("SNOWBANK_VM_ACKNOWLEDGED").unwrap()).unwrap();
     let acknowledged: BTreeSet<_> = acknowledged.lines().collect();
     assert!(!acknowledged.is_empty(), "nothing was acknowledged");
-    let mut there = BTreeSet::new();
-    for round in fs::read_dir(&pool).unwrap() {
-        let round = round.unwrap();
-        for file in fs::read_dir(round.path()).unwrap() {
-            let name = file.unwrap().file_name().into_string().unwrap();
-            if name != "partial" {
-                let path = round.path().join(&name);
-                assert!(
-                    fs::read(&path).unwrap() == content(&name),
-                    "{} is damaged",
-                    path.display()
-                );
-                there.insert(format!("{}/{name}", round.file_name().display()));
-            }
-        }
-    }
-    let lost: Vec<_> = acknowledged.iter().filter(|name| !there.contains(**name)).collect();
+    let server = server(&pool);
+    let bank = pool.join("default");
+    let visible = narinfos(&bank);
+    let lost: Vec<_> = acknowledged.iter().filter(|hash| !visible.contains(**hash)).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
-    println!("{} acknowledged, {} there", acknowledged.len(), there.len());
+    // What was not acknowledged may be there, and is whole.
+    let mut connection = server.connect();
+    for hash in &visible {
+        fetch_and_hold(&mut connection, hash, &visible);
+    }
+    check_left_over(&bank);
+    println!("{} acknowledged, {} there and whole", acknowledged.len(), visible.len());
+    server.stop();
     scrub();
 }
 

@@ -116,17 +116,17 @@ fn until_unhealthy(server: &Server, what: &str) -> Duration {
 
 #[test]
 fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
-    let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=24M"])]);
+    let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=12M"])]);
     let mut server = bed.start(OPEN);
     let mut pusher = Pusher::to(server.address()).unwrap();
-    let first = random(1, 4 * MIB);
+    let first = random(1, 2 * MIB);
     pusher.stock(&first, Form::Bare).unwrap();
     let text = (2..20)
-        .find_map(|seed| match pusher.stock(&random(seed, 4 * MIB), Form::Zstd) {
+        .find_map(|seed| match pusher.stock(&random(seed, 2 * MIB), Form::Zstd) {
             Ok(()) => None,
             refused => Some(no_room(refused)),
         })
-        .expect("24 MiB are full after six times four");
+        .expect("12 MiB are full after six times two");
     assert!(text.contains("bytes are free where this cache lies"), "{text}");
     assert!(!text.contains('/'), "no path of the disk: {text}");
     // Reads go on, nothing is half there, and the dataset is named where ops look.
@@ -138,11 +138,11 @@ fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
             && troubles(&said).contains(&bed.dataset("default"))
     });
     let labels = format!("dataset=\"{}\"", bed.dataset("default"));
-    assert_eq!(server.metric("snowbank_zfs_dataset_quota_bytes", &labels), 24.0 * MIB as f64);
-    assert!(server.metric("snowbank_zfs_dataset_used_bytes", &labels) > 4.0 * MIB as f64);
+    assert_eq!(server.metric("snowbank_zfs_dataset_quota_bytes", &labels), 12.0 * MIB as f64);
+    assert!(server.metric("snowbank_zfs_dataset_used_bytes", &labels) > 2.0 * MIB as f64);
     // More room, without a restart.
     run("zfs", ["set", "quota=200M", &bed.dataset("default")]);
-    pusher.stock(&random(99, 4 * MIB), Form::Bare).unwrap();
+    pusher.stock(&random(99, 2 * MIB), Form::Bare).unwrap();
     wait_until("health is well again", PATIENCE, || health(&server).1["status"] == "ok");
     server.assert_alive();
 }
@@ -156,21 +156,21 @@ fn r9_a_full_pool_is_507_reads_go_on_and_pushes_work_again_when_there_is_room() 
         .parse()
         .unwrap();
     let hog = format!("{}/hog", bed.pool.name());
-    run("zfs", ["create", "-o", &format!("reservation={}", free - 40 * MIB as u64), &hog]);
+    run("zfs", ["create", "-o", &format!("reservation={}", free - 24 * MIB as u64), &hog]);
     let mut server = bed.start(OPEN);
     let mut pusher = Pusher::to(server.address()).unwrap();
-    let first = random(1, 2 * MIB);
+    let first = random(1, MIB);
     pusher.stock(&first, Form::Seekable).unwrap();
     let full = (2..60).find_map(|seed| {
-        let made = random(seed, 4 * MIB);
+        let made = random(seed, 2 * MIB);
         let pushed = pusher.whole(&made, Form::Seekable).and_then(|()| pusher.commit(&[&made]));
         pushed.is_err().then(|| no_room(pushed))
     });
-    full.expect("a pool of 40 MiB is full after some time");
+    full.expect("24 MiB are full after some time");
     verify(&mut server.connect(), &first.hash(), &narinfos(&bed.bank("default")));
     check(&server, &bed.bank("default"), &pusher.acknowledged);
     run("zfs", ["destroy", &hog]);
-    pusher.stock(&random(100, 4 * MIB), Form::Bare).unwrap();
+    pusher.stock(&random(100, 2 * MIB), Form::Bare).unwrap();
     server.assert_alive();
 }
 

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 pub use self::report::{Lying, PoolReport, Report, datasets_of};
 pub use self::trouble::{Severity, Trouble, judge};
 use super::probe::{Probe, Pulse};
+use crate::ingest::NoRoom;
 use crate::metrics::Metrics;
 use crate::zfs::pool::{Health, kernel_state};
 use crate::zfs::{PoolName, Zfs};
@@ -38,6 +39,8 @@ pub struct Watched {
     pub dataset: Option<crate::zfs::DatasetName>,
     /// Writes to it now and then, where it takes pushes.
     pub probe: Option<Probe>,
+    /// Whether pushes to it are refused for want of room.
+    pub no_room: Option<Arc<NoRoom>>,
     /// Closes the cache, with the reason, or opens it again.
     pub close: Box<dyn Fn(Option<String>) + Send + Sync>,
 }
@@ -169,7 +172,13 @@ impl Shared {
                 let pool = dataset.pool();
                 *pools.entry(pool.clone()).or_insert_with(|| kernel_state(&pool).ok().flatten())
             });
-            let pulse = watched.probe.as_ref().map(Probe::pulse);
+            let pulse = match watched.probe.as_ref().map(Probe::pulse) {
+                // A few bytes go in where a NAR does not.
+                Some(Pulse::Well) if watched.no_room.as_ref().is_some_and(|room| room.is_so()) => {
+                    Some(Pulse::Full)
+                }
+                pulse => pulse,
+            };
             (watched.close)(must_close(pulse.as_ref(), kernel));
             let found = judge(&watched.cache, pulse.as_ref(), kernel, &report);
             let well = found.iter().all(|trouble| trouble.severity < Severity::Unavailable);

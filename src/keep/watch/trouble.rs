@@ -70,11 +70,8 @@ pub fn judge(
         );
     }
     if let Some((dataset, pool)) = of_cache {
-        // Where the probe says that it is full, nothing has to be said twice.
-        if pulse != Some(&Pulse::Full)
-            && let Some(what) = room(dataset)
-        {
-            add(Severity::Degraded, what);
+        if pulse == Some(&Pulse::Full) || is_nearly_full(dataset) {
+            add(Severity::Degraded, room(dataset));
         }
         if let Some(what) = pool.and_then(data_errors) {
             add(Severity::Degraded, what);
@@ -87,7 +84,7 @@ fn of_pulse(pulse: &Pulse) -> Option<(Severity, String)> {
     Some(match pulse {
         Pulse::Well => return None,
         Pulse::Full => {
-            (Severity::Degraded, "there is no room for a single byte: pushes get 507".into())
+            (Severity::Degraded, "there is no room in it: pushes are answered with 507".into())
         }
         Pulse::ReadOnly => (
             Severity::Unavailable,
@@ -111,20 +108,19 @@ fn of_health(health: Health) -> Option<Severity> {
     }
 }
 
-fn room(dataset: &Dataset) -> Option<String> {
-    let size = dataset.used.saturating_add(dataset.available);
-    if dataset.available >= size / NEARLY_FULL {
-        return None;
-    }
+fn is_nearly_full(dataset: &Dataset) -> bool {
+    dataset.available < dataset.used.saturating_add(dataset.available) / NEARLY_FULL
+}
+
+fn room(dataset: &Dataset) -> String {
     let limit = match dataset.quota {
         Some(quota) => format!("its quota is {quota}"),
         None => "it has no quota of its own".into(),
     };
-    let snapshots = dataset.used_by_snapshots;
-    Some(format!(
-        "it is nearly full: {} bytes are used and {} left, {limit}, and snapshots hold {snapshots}",
-        dataset.used, dataset.available
-    ))
+    format!(
+        "{} bytes are used and {} left, {limit}, and only snapshots hold {}",
+        dataset.used, dataset.available, dataset.used_by_snapshots
+    )
 }
 
 fn data_errors(found: &PoolReport) -> Option<String> {

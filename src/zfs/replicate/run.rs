@@ -63,7 +63,12 @@ impl Replication {
         if self.is_unchanged(base.as_ref(), &made)? {
             self.destroy_here(std::slice::from_ref(made.name()))?;
         } else {
-            let send = Send::Snapshot { from: base.clone(), to: made.clone(), raw: false };
+            let send = Send::Snapshot {
+                from: base.clone(),
+                to: made.clone(),
+                raw: false,
+                properties: false,
+            };
             let estimate = self.here.estimate(&send)?.bytes;
             let sending = Sending {
                 from: base,
@@ -288,7 +293,12 @@ impl Replication {
         let maker = self.maker().to_string();
         let create = snapshot::create(std::slice::from_ref(&made), &[(MADE_BY, &maker)]);
         lines.push(self.here.describe(&create));
-        lines.push(piped(&Send::Snapshot { from: base, to: made.clone(), raw: false }));
+        lines.push(piped(&Send::Snapshot {
+            from: base,
+            to: made.clone(),
+            raw: false,
+            properties: false,
+        }));
         let copy = self.to.dataset.snapshot(made.name())?;
         let mark = snapshot::set(&copy, &[(MADE_BY, &maker)]);
         lines.push(self.there.describe(&mark));

@@ -12,7 +12,7 @@ fn snapshot(text: &str) -> Snapshot {
 }
 
 fn send() -> Send {
-    Send::Snapshot { from: None, to: snapshot("tank/a@s"), raw: false }
+    Send::new(None, snapshot("tank/a@s"))
 }
 
 fn receive() -> Receive {
@@ -38,14 +38,15 @@ fn broken(result: Result<u64, ZfsError>) -> BrokenStream {
 #[test]
 fn commands_say_what_is_sent_and_how_it_is_received() {
     let base = Base::Snapshot(snapshot("tank/a@r"));
-    let incremental = Send::Snapshot { from: Some(base), to: snapshot("tank/a@s"), raw: false };
+    let incremental = Send::new(Some(base), snapshot("tank/a@s"));
     let bookmark = Base::Bookmark(Bookmark::parse("tank/a#b").unwrap());
-    let raw = Send::Snapshot { from: Some(bookmark), to: snapshot("tank/a@s"), raw: true };
+    let to = snapshot("tank/a@s");
+    let raw = Send::Snapshot { from: Some(bookmark), to, properties: true, raw: true };
     let resume = Send::Resume(ResumeToken::parse("1-f4-110-78").unwrap());
     for (send, shown) in [
         (send(), "zfs send -cLe tank/a@s"),
         (incremental, "zfs send -cLe -i tank/a@r tank/a@s"),
-        (raw, "zfs send -wcLe -i 'tank/a#b' tank/a@s"),
+        (raw, "zfs send -cLe -p -w -i 'tank/a#b' tank/a@s"),
         (resume, "zfs send -t 1-f4-110-78"),
     ] {
         assert_eq!(send.command().to_string(), shown);

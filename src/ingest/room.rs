@@ -1,0 +1,45 @@
+//! Whether a push was refused for want of room a moment ago, for those who look after the disks.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For how long a refusal is worth mentioning, if nothing is pushed any more: until somebody has had the
+/// time to look.
+const WORTH_MENTIONING: Duration = Duration::from_secs(3600);
+
+/// The last refusal for want of room, if nothing was taken since.
+#[derive(Debug, Default)]
+pub struct NoRoom(Mutex<Option<Instant>>);
+
+impl NoRoom {
+    /// A push was refused.
+    pub(super) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A push was taken.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether pushes are refused for want of room.
+    pub fn is_so(&self) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < WORTH_MENTIONING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_so_from_a_refusal_to_the_next_push_that_is_taken() {
+        let room = NoRoom::default();
+        assert!(!room.is_so());
+        room.note();
+        assert!(room.is_so());
+        room.clear();
+        assert!(!room.is_so());
+    }
+}
