@@ -8,6 +8,7 @@ mod parts;
 pub mod replicate;
 pub mod urls;
 mod watching;
+pub mod zfs_status;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;

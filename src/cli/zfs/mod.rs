@@ -10,12 +10,14 @@ use crate::zfs::DatasetName;
 mod init;
 mod replicate;
 mod snapshot;
+mod status;
 
 /// Makes and looks after the datasets of the caches: each cache is one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   snowbank zfs init tank --dry-run
+  snowbank zfs status
   snowbank zfs snapshot default before-the-upgrade
   snowbank zfs snapshots ls
   snowbank zfs replicate default --to snowbank@node-b:tank/snowbank/from-a --every 5m")]
@@ -27,6 +29,7 @@ pub(super) struct ZfsArguments {
 #[derive(Debug, Subcommand)]
 enum ZfsCommand {
     Init(init::InitArguments),
+    Status(status::StatusArguments),
     Snapshot(snapshot::SnapshotArguments),
     Snapshots(snapshot::SnapshotsArguments),
     Replicate(replicate::ReplicateArguments),
@@ -35,6 +38,7 @@ enum ZfsCommand {
 pub(super) fn run(arguments: &ZfsArguments) -> Result<(), CommandError> {
     match &arguments.command {
         ZfsCommand::Init(arguments) => init::run(arguments),
+        ZfsCommand::Status(arguments) => status::run(arguments),
         ZfsCommand::Snapshot(arguments) => snapshot::make(arguments),
         ZfsCommand::Snapshots(arguments) => snapshot::run(arguments),
         ZfsCommand::Replicate(arguments) => replicate::run(arguments),
