@@ -23,6 +23,7 @@ mod place;
 mod progress;
 mod push;
 mod queue;
+mod release;
 mod serve;
 mod time;
 mod token;
@@ -42,6 +43,7 @@ use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
 use crate::index::state::StateError;
+use crate::keep::release::ReleaseError;
 use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
@@ -68,6 +70,7 @@ enum Command {
     Queue(queue::QueueArguments),
     Key(key::KeyArguments),
     Token(token::TokenArguments),
+    Release(release::ReleaseArguments),
     Why(why::WhyArguments),
     Zfs(zfs::ZfsArguments),
     Format(format::FormatArguments),
@@ -148,6 +151,9 @@ pub enum CommandError {
     /// A snapshot is not destroyed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A release is not made, or not removed.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
     /// A copy is not what it should be.
     #[error(transparent)]
     Replicate(#[from] ReplicateError),
@@ -183,6 +189,7 @@ impl CommandError {
             | Self::NotRoot(_)
             | Self::NoDataset(_)
             | Self::Snapshot(_)
+            | Self::Release(_)
             | Self::Replicate(_) => 1,
         }
     }
@@ -224,6 +231,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Queue(arguments) => queue::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
         Command::Format(arguments) => format::run(&arguments),

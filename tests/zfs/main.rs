@@ -14,6 +14,7 @@ mod e2e;
 mod init;
 mod pool;
 mod power_cut;
+mod releases;
 mod replicate;
 mod serving;
 mod snapshots;
