@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 mod agent;
+mod cache;
 mod client;
 mod format;
 mod hook;
@@ -43,6 +44,7 @@ use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
 use crate::index::state::StateError;
+use crate::keep::destroy::DestroyError;
 use crate::keep::release::ReleaseError;
 use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
@@ -68,6 +70,7 @@ enum Command {
     Hook(hook::HookArguments),
     Agent(agent::AgentArguments),
     Queue(queue::QueueArguments),
+    Cache(cache::CacheArguments),
     Key(key::KeyArguments),
     Token(token::TokenArguments),
     Release(release::ReleaseArguments),
@@ -154,6 +157,12 @@ pub enum CommandError {
     /// A release is not made, or not removed.
     #[error(transparent)]
     Release(#[from] ReleaseError),
+    /// A cache is not destroyed.
+    #[error(transparent)]
+    Destroy(#[from] DestroyError),
+    /// What somebody types cannot be read.
+    #[error("cannot read standard input: {0}")]
+    Input(#[source] io::Error),
     /// A copy is not what it should be.
     #[error(transparent)]
     Replicate(#[from] ReplicateError),
@@ -190,6 +199,8 @@ impl CommandError {
             | Self::NoDataset(_)
             | Self::Snapshot(_)
             | Self::Release(_)
+            | Self::Destroy(_)
+            | Self::Input(_)
             | Self::Replicate(_) => 1,
         }
     }
@@ -229,6 +240,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         }
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),

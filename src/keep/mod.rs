@@ -1,5 +1,6 @@
 //! What is done in the background to keep what there is.
 
+pub mod destroy;
 pub mod probe;
 pub mod release;
 pub mod retention;

@@ -7,7 +7,7 @@ use crate::app::datasets;
 use crate::config::{CacheConfig, Config};
 use crate::zfs::DatasetName;
 
-mod init;
+pub(in crate::cli) mod init;
 mod replicate;
 mod snapshot;
 mod status;
