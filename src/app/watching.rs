@@ -27,7 +27,8 @@ pub(super) fn start(
     for cache in &config.caches {
         let Some((bank, source)) = banks.get(&cache.name) else { continue };
         let every = config.zfs.probe_every.filter(|_| cache.push != PushPolicy::None);
-        let probe = every.map(|every| Probe::start(Arc::clone(bank), every));
+        let patience = config.zfs.probe_timeout;
+        let probe = every.map(|every| Probe::start(Arc::clone(bank), every, patience));
         let source = Arc::clone(source);
         watched.push(Watched {
             cache: cache.name.clone(),
