@@ -85,6 +85,8 @@ const BANS: [Ban; 5] = [
             "src/client/hold.rs",
             // A bank that was a directory moves into its dataset, before any server has it there.
             "src/zfs/layout/",
+            // A lock beside the state database.
+            "src/zfs/replicate/lock.rs",
             "src/format/lock.rs",
         ],
         instead: "only src/bank/publish makes, renames and removes files; stage it there",

@@ -5,7 +5,10 @@ pub mod agent;
 mod banks;
 pub mod datasets;
 mod parts;
+pub mod replicate;
+pub mod urls;
 mod watching;
+pub mod zfs_status;
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -88,6 +91,9 @@ pub enum AppError {
     /// The thread that drains the spool is gone: a defect of ours.
     #[error("the agent failed; its log says where")]
     AgentEnded,
+    /// The thread that replicates is gone: a defect of ours.
+    #[error("the replication failed where it should not; what it said before says where")]
+    ReplicationEnded,
 }
 
 /// Serves until it is told to stop.

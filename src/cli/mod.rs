@@ -42,11 +42,13 @@ use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
 use crate::index::state::StateError;
+use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
 use crate::zfs::ZfsError;
 use crate::zfs::layout::LayoutError;
+use crate::zfs::replicate::ReplicateError;
 
 /// A Nix binary cache server that knows it lives on ZFS.
 #[derive(Debug, Parser)]
@@ -137,6 +139,18 @@ pub enum CommandError {
     /// Only root can do this.
     #[error("{0} takes root: run it with sudo")]
     NotRoot(&'static str),
+    /// A cache is no dataset.
+    #[error(
+        "the cache {0} is no dataset: `snowbank zfs init POOL` makes it one, and says what to put into \
+         the configuration"
+    )]
+    NoDataset(String),
+    /// A snapshot is not destroyed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A copy is not what it should be.
+    #[error(transparent)]
+    Replicate(#[from] ReplicateError),
 }
 
 impl CommandError {
@@ -166,7 +180,10 @@ impl CommandError {
             | Self::Queue(_)
             | Self::Zfs(_)
             | Self::Layout(_)
-            | Self::NotRoot(_) => 1,
+            | Self::NotRoot(_)
+            | Self::NoDataset(_)
+            | Self::Snapshot(_)
+            | Self::Replicate(_) => 1,
         }
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod probe;
 pub mod retention;
+pub mod snapshots;
 pub mod watch;

@@ -150,6 +150,12 @@ pub fn create(snapshots: &[Snapshot], properties: &[(&str, &str)]) -> Command {
     Command::zfs(["snapshot"]).options(properties).args(names).change()
 }
 
+/// Sets properties of a snapshot, which only users define.
+pub fn set(snapshot: &Snapshot, properties: &[(&str, &str)]) -> Command {
+    let assignments = properties.iter().map(|(name, value)| format!("{name}={value}"));
+    Command::zfs(["set"]).args(assignments).arg(snapshot.to_string()).change()
+}
+
 /// Destroys snapshots of one dataset, all or none: ZFS refuses where one is held or cloned.
 pub fn destroy(dataset: &DatasetName, snapshots: &[SnapshotName]) -> Command {
     let names: Vec<&str> = snapshots.iter().map(SnapshotName::as_str).collect();
@@ -277,6 +283,7 @@ mod tests {
                 create(&both, &[("snowbank:kind", "daily")]),
                 "zfs snapshot -o snowbank:kind=daily tank/a@x tank/b@x",
             ),
+            (set(&a, &[("snowbank:kind", "daily")]), "zfs set snowbank:kind=daily tank/a@x"),
             (destroy(a.dataset(), &names), "zfs destroy tank/a@x,y"),
             (rename(&a, &names[1]), "zfs rename tank/a@x @y"),
             (hold(&tag, &both), "zfs hold snowbank tank/a@x tank/b@x"),

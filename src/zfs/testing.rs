@@ -29,6 +29,11 @@ impl Fake {
         fake
     }
 
+    /// A file beside the programs, which they know as `${0%/*}/name`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// An `ssh` that runs the fakes on this machine as a real one would there: its words are put
     /// together for a shell. The `PATH` that the command brings along is left out.
     pub(crate) fn ssh(&self) -> PathBuf {

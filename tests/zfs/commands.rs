@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::e2e::server::{Server, Setup};
 use crate::e2e::snowbank;
 use crate::support::{Pool, command, run};
 
@@ -116,4 +117,15 @@ impl Said {
 /// The value of a property, as scripts get it.
 pub(crate) fn property(of: &str, name: &str) -> String {
     run("zfs", ["get", "-Hp", "-o", "value", name, of]).trim().to_owned()
+}
+
+impl Place {
+    /// A server on this place, as the service user.
+    pub(crate) fn serve(&self) -> Server {
+        let become_service = format!(
+            "exec setpriv --reuid {SERVICE_ID} --regid {SERVICE_ID} --clear-groups --no-new-privs -- \"$0\" \"$@\""
+        );
+        let setup = Setup::on(&self.data()).argument("--config").argument(self.config());
+        setup.after_shell(&become_service).start()
+    }
 }

@@ -205,3 +205,36 @@ fn what_cannot_be_is_told_with_what_to_do() {
     let refused = place.root(&["zfs", "init", &format!("{}/a/b", pool.name())]).refusal();
     assert!(refused.contains(&format!("zfs create {}/a", pool.name())), "{refused}");
 }
+
+#[test]
+fn status_shows_each_cache_and_sets_what_drifted_when_asked() {
+    let pool = Pool::on([Disk::take()]);
+    let place = Place::new(TWO);
+    place.init(&pool);
+    let parent = format!("{}/snowbank", pool.name());
+    place.configure(&format!("[zfs]\ndataset = \"{parent}\"\n{TWO}"));
+    place.service(&["zfs", "snapshot", "default"]).expect(0);
+    run("zfs", ["set", "recordsize=128K", "quota=2G", &format!("{parent}/default")]);
+    run("zfs", ["set", "logbias=throughput", &format!("{parent}/state")]);
+
+    let status = place.service(&["zfs", "status", "--json"]).json();
+    let cache = &status["caches"][0];
+    assert_eq!((&cache["cache"], &cache["snapshots"]), (&"default".into(), &1.into()), "{status}");
+    assert_eq!(cache["quota_bytes"], 2_u64 << 30);
+    assert_eq!(cache["pool"]["health"], "ONLINE");
+    assert_eq!(cache["pool"]["scrub_age_seconds"], serde_json::Value::Null);
+    let drifts = status["drifts"].as_array().unwrap();
+    let drifted: Vec<_> = drifts.iter().map(|drift| drift["property"].as_str().unwrap()).collect();
+    assert_eq!(drifted, ["recordsize", "quota", "logbias"]);
+    let table = place.service(&["zfs", "status"]).expect(0);
+    assert!(table.contains("recordsize=131072 and not 1M"), "{table}");
+
+    let fixed = place.root(&["zfs", "status", "--fix"]).expect(0);
+    assert!(!fixed.contains("and not"), "{fixed}");
+    assert_eq!(property(&format!("{parent}/default"), "recordsize"), "1048576");
+    assert_eq!(property(&format!("{parent}/default"), "quota"), (1 << 30).to_string());
+
+    let elsewhere = Place::new(TWO);
+    let refused = elsewhere.root(&["zfs", "status"]).refusal();
+    assert!(refused.contains("snowbank zfs init"), "{refused}");
+}

@@ -14,5 +14,7 @@ mod e2e;
 mod init;
 mod pool;
 mod power_cut;
+mod replicate;
 mod serving;
+mod snapshots;
 mod support;

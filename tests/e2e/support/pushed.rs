@@ -309,9 +309,20 @@ pub(crate) fn check_visible(server: &Server, bank: &Path, acknowledged: &Acknowl
 /// Fetches a path as a client does, and holds it against its narinfo.
 #[track_caller]
 pub(crate) fn verify(connection: &mut Connection, hash: &str, visible: &BTreeSet<String>) {
-    let answer = connection.request("GET", &format!("/{hash}.narinfo"), &[]).expect(200);
+    verify_at(connection, "/", hash, visible);
+}
+
+/// The same from a cache that answers at `base`, which ends with a slash.
+#[track_caller]
+pub(crate) fn verify_at(
+    connection: &mut Connection,
+    base: &str,
+    hash: &str,
+    visible: &BTreeSet<String>,
+) {
+    let answer = connection.request("GET", &format!("{base}{hash}.narinfo"), &[]).expect(200);
     let narinfo = NarInfo::parse(&answer.body, &StoreDir::default()).unwrap();
-    let file = connection.request("GET", &format!("/{}", narinfo.url), &[]).expect(200).body;
+    let file = connection.request("GET", &format!("{base}{}", narinfo.url), &[]).expect(200).body;
     assert_eq!(narinfo.file_size, Some(file.len() as u64), "the FileSize of {hash}");
     assert_eq!(narinfo.file_hash, Some(Sha256::of(&file)), "the FileHash of {hash}");
     let nar = zstd::stream::decode_all(file.as_slice()).unwrap();
