@@ -55,10 +55,11 @@ impl Cache {
 impl BankSource {
     /// The bank as it was at a snapshot; `None` where there is none.
     fn at_snapshot(&self, snapshot: &SnapshotName) -> Result<Option<Self>, SourceError> {
+        self.vital.check()?;
         let found = self.bank().at_snapshot(snapshot).map_err(super::bank::unavailable)?;
         let Some(bank) = found else { return Ok(None) };
         // What was in it is of the store directory that it says, whichever the bank is for today.
         let store_dir = Bank::store_dir_at(bank.root()).unwrap_or_else(|| self.store_dir().clone());
-        Ok(Some(Self::of_view(bank, store_dir)))
+        Ok(Some(self.of_view(bank, store_dir)))
     }
 }
