@@ -136,7 +136,12 @@ pub struct Zfs {
 impl Default for Zfs {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { dataset: None, interval: seconds(15), probe_every: Some(seconds(2)), probe_timeout: seconds(15) }
+        Self {
+            dataset: None,
+            interval: seconds(15),
+            probe_every: Some(seconds(2)),
+            probe_timeout: seconds(15),
+        }
     }
 }
 
