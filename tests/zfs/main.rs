@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod format;
 mod pool;
 mod power_cut;
 mod support;
