@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 mod agent;
+mod cache;
 mod client;
 mod format;
 mod hook;
@@ -23,6 +24,7 @@ mod place;
 mod progress;
 mod push;
 mod queue;
+mod release;
 mod serve;
 mod time;
 mod token;
@@ -42,6 +44,8 @@ use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
 use crate::index::state::StateError;
+use crate::keep::destroy::DestroyError;
+use crate::keep::release::ReleaseError;
 use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
@@ -66,8 +70,10 @@ enum Command {
     Hook(hook::HookArguments),
     Agent(agent::AgentArguments),
     Queue(queue::QueueArguments),
+    Cache(cache::CacheArguments),
     Key(key::KeyArguments),
     Token(token::TokenArguments),
+    Release(release::ReleaseArguments),
     Why(why::WhyArguments),
     Zfs(zfs::ZfsArguments),
     Format(format::FormatArguments),
@@ -148,6 +154,15 @@ pub enum CommandError {
     /// A snapshot is not destroyed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A release is not made, or not removed.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// A cache is not destroyed.
+    #[error(transparent)]
+    Destroy(#[from] DestroyError),
+    /// What somebody types cannot be read.
+    #[error("cannot read standard input: {0}")]
+    Input(#[source] io::Error),
     /// A copy is not what it should be.
     #[error(transparent)]
     Replicate(#[from] ReplicateError),
@@ -183,6 +198,9 @@ impl CommandError {
             | Self::NotRoot(_)
             | Self::NoDataset(_)
             | Self::Snapshot(_)
+            | Self::Release(_)
+            | Self::Destroy(_)
+            | Self::Input(_)
             | Self::Replicate(_) => 1,
         }
     }
@@ -222,8 +240,10 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         }
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
         Command::Format(arguments) => format::run(&arguments),

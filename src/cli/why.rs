@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &WhyArguments) -> Result<(), CommandError> {
 }
 
 /// The hash of `/nix/store/<hash>-<name>`, `<hash>-<name>` or `<hash>`.
-fn hash_of(text: &str) -> Option<StorePathHash> {
+pub(super) fn hash_of(text: &str) -> Option<StorePathHash> {
     let base = text.trim_end_matches('/').rsplit('/').next()?;
     let hash = base.split_once('-').map_or(base, |(hash, _)| hash);
     StorePathHash::parse(hash)

@@ -182,7 +182,7 @@ fn quota(setting: &Setting) -> Result<Option<u64>, ConfigError> {
 }
 
 /// A name is a part of a URL, a directory and a dataset: what all three take without quoting.
-fn check_name(name: &str, origin: &Origin) -> Result<(), ConfigError> {
+pub(super) fn check_name(name: &str, origin: &Origin) -> Result<(), ConfigError> {
     let refuse = |expected: &str| {
         let setting = Setting::new(origin, "cache", Value::String(name.to_owned()));
         Err(setting.refuse(expected))

@@ -73,6 +73,17 @@ pub fn load(overrides: &Overrides, environment: &Environment<'_>) -> Result<Conf
     parse(&text, &file, overrides, environment)
 }
 
+/// Checks what a command line calls a cache that is not in the configuration yet.
+pub fn check_new_cache(name: &str) -> Result<(), ConfigError> {
+    caches::check_name(name, &Origin::Flag("NAME"))
+}
+
+/// Reads a quota that a command line gives, such as `500G`, by the rule of `max_size`.
+pub fn quota_of_flag(flag: &'static str, text: &str) -> Result<u64, ConfigError> {
+    let setting = Setting::new(&Origin::Flag(flag), "max_size", Value::String(text.to_owned()));
+    setting.size(1 << 20..=i64::MAX.unsigned_abs())
+}
+
 /// As [`load`], of the text that was read from `file`.
 fn parse(
     text: &str,

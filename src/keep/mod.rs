@@ -1,6 +1,8 @@
 //! What is done in the background to keep what there is.
 
+pub mod destroy;
 pub mod probe;
+pub mod release;
 pub mod retention;
 pub mod snapshots;
 pub mod watch;

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod cache;
 mod commands;
 #[path = "../e2e/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
@@ -15,6 +16,7 @@ mod format;
 mod init;
 mod pool;
 mod power_cut;
+mod releases;
 mod replicate;
 mod serving;
 mod snapshots;

@@ -56,7 +56,7 @@ impl Node {
     /// A file of random bytes in the bank, as the service would write it.
     fn write(&self, name: &str, size: usize) {
         let file = self.bank().join(name);
-        fs::write(&file, Numbers::from(size as u64).bytes(size)).unwrap();
+        run("/bin/sh", ["-c", &format!("head -c {size} /dev/urandom > {}", file.display())]);
         std::os::unix::fs::chown(file, Some(SERVICE_ID), Some(SERVICE_ID)).unwrap();
     }
 

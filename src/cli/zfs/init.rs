@@ -108,7 +108,7 @@ fn parent(named: Option<&DatasetName>, config: &Config) -> Result<DatasetName, C
 }
 
 /// Whose everything is to be; nobody where it is root's.
-fn account(zfs: &Zfs, user: &UserName) -> Result<Option<Account>, CommandError> {
+pub(in crate::cli) fn account(zfs: &Zfs, user: &UserName) -> Result<Option<Account>, CommandError> {
     match Account::find(zfs, user)? {
         Some(account) if account.uid == 0 => Ok(None),
         Some(account) => Ok(Some(account)),
@@ -119,7 +119,7 @@ fn account(zfs: &Zfs, user: &UserName) -> Result<Option<Account>, CommandError> 
     }
 }
 
-fn carry_out(plan: &Plan, zfs: &Zfs) -> Result<(), CommandError> {
+pub(in crate::cli) fn carry_out(plan: &Plan, zfs: &Zfs) -> Result<(), CommandError> {
     if plan.is_empty() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use crate::app::datasets;
 use crate::config::{CacheConfig, Config};
 use crate::zfs::DatasetName;
 
-mod init;
+pub(in crate::cli) mod init;
 mod replicate;
 mod snapshot;
 mod status;
@@ -46,7 +46,10 @@ pub(super) fn run(arguments: &ZfsArguments) -> Result<(), CommandError> {
 }
 
 /// A cache of the configuration, by its name.
-pub(super) fn cache<'a>(config: &'a Config, name: &str) -> Result<&'a CacheConfig, CommandError> {
+pub(in crate::cli) fn cache<'a>(
+    config: &'a Config,
+    name: &str,
+) -> Result<&'a CacheConfig, CommandError> {
     config.caches.iter().find(|cache| cache.name == name).ok_or_else(|| {
         let known: Vec<_> = config.caches.iter().map(|cache| cache.name.as_str()).collect();
         CommandError::Usage(format!("there is no cache {name}, only {}", known.join(", ")))
@@ -54,7 +57,7 @@ pub(super) fn cache<'a>(config: &'a Config, name: &str) -> Result<&'a CacheConfi
 }
 
 /// The dataset that a cache is.
-pub(super) fn dataset_of(
+pub(in crate::cli) fn dataset_of(
     config: &Config,
     cache: &CacheConfig,
 ) -> Result<DatasetName, CommandError> {
