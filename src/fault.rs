@@ -9,9 +9,17 @@
 //! SNOWBANK_FAULT=write=ENOSPC             every call fails with ENOSPC
 //! ```
 //!
-//! Several are separated by commas.
+//! Several are separated by commas. Which files cannot be read any more is said in a file, and can be said
+//! while the process runs:
+//!
+//! ```text
+//! SNOWBANK_FAULT_READS=/tmp/list      each line of it is the number of an inode, and a byte of that file:
+//!                                     what reads this byte or one behind it fails with EIO
+//! ```
 
 use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
 
 /// Passes, unless a test armed this place.
 #[cfg(not(debug_assertions))]
@@ -26,9 +34,25 @@ pub fn point(name: &str) -> io::Result<()> {
     armed::come_by(name)
 }
 
+/// Passes, unless a test listed `file` as one of which this part cannot be read.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn reading(_file: &impl AsFd, _part: Range<u64>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Passes, unless a test listed `file` as one of which this part cannot be read.
+#[cfg(debug_assertions)]
+pub fn reading(file: &impl AsFd, part: Range<u64>) -> io::Result<()> {
+    armed::read(file, &part)
+}
+
 #[cfg(debug_assertions)]
 mod armed {
+    use std::ffi::OsString;
     use std::io;
+    use std::ops::Range;
+    use std::os::fd::AsFd;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,6 +75,27 @@ mod armed {
     static FAULTS: LazyLock<Vec<Fault>> = LazyLock::new(|| {
         std::env::var("SNOWBANK_FAULT").map_or_else(|_| Vec::new(), |text| parse(&text))
     });
+
+    static READS: LazyLock<Option<OsString>> =
+        LazyLock::new(|| std::env::var_os("SNOWBANK_FAULT_READS"));
+
+    pub(super) fn read(file: &impl AsFd, part: &Range<u64>) -> io::Result<()> {
+        let Some(list) = &*READS else { return Ok(()) };
+        // A list that is not there names no file.
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        if is_listed(&list, rustix::fs::fstat(file)?.st_ino, part) {
+            return Err(Errno::IO.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_listed(list: &str, inode: u64, part: &Range<u64>) -> bool {
+        let mut bad = list.lines().filter_map(|line| {
+            let (inode, byte) = line.split_once(' ')?;
+            Some((inode.parse::<u64>().ok()?, byte.parse::<u64>().ok()?))
+        });
+        bad.any(|(bad, byte)| bad == inode && part.end > byte)
+    }
 
     pub(super) fn come_by(name: &str) -> io::Result<()> {
         strike(&FAULTS, name)
@@ -99,12 +144,21 @@ mod armed {
 
 #[cfg(test)]
 mod tests {
-    use super::armed::{parse, strike};
+    use super::armed::{is_listed, parse, strike};
 
     #[test]
     fn a_place_that_is_not_armed_passes() {
         assert!(super::point("nowhere").is_ok());
         assert!(strike(&parse("other=EIO"), "here").is_ok());
+    }
+
+    #[test]
+    fn a_listed_file_cannot_be_read_from_that_byte_on_and_no_other_can_it() {
+        let list = "7 100\nnonsense\n8 0\n";
+        assert!(!is_listed(list, 7, &(0..100)) && is_listed(list, 7, &(99..101)));
+        assert!(is_listed(list, 7, &(200..300)) && is_listed(list, 8, &(0..1)));
+        assert!(!is_listed(list, 9, &(0..u64::MAX)) && !is_listed("", 7, &(0..u64::MAX)));
+        assert!(super::reading(&tempfile::tempfile().unwrap(), 0..1).is_ok());
     }
 
     #[test]

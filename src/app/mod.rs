@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -58,6 +58,8 @@ const KEY_FILE: &str = "signing-key";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What was pushed and never finished is looked for this often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+/// Files that could not be read are looked through this often for those whose time has come.
+const RETRY_EVERY: Duration = Duration::from_secs(60);
 /// How long a request waits for a blocking thread before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Listings and decoding at once, for each core.
@@ -144,6 +146,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = notifier.watch(is_alive) => {}
         () = keep_looking(&state) => {}
         () = keep_expiring(&state, config.limits.pending_age) => {}
+        () = keep_retrying(&state) => {}
     }
     tracing::info!("stopped");
     Ok(())
@@ -192,6 +195,24 @@ async fn keep_expiring(state: &Arc<State>, age: Duration) {
         });
         if expired.await.is_err() {
             tracing::error!("letting go of unfinished uploads failed");
+        }
+    }
+}
+
+/// Tries now and then whether what could not be read can be read again.
+async fn keep_retrying(state: &Arc<State>) {
+    let mut ticks = tokio::time::interval(RETRY_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let state = Arc::clone(state);
+        let retried = tokio::task::spawn_blocking(move || {
+            let sources = state.caches.values().flat_map(|cache| cache.sources());
+            let held = sources.filter_map(|source| source.quarantine());
+            held.for_each(|held| held.retry(Instant::now()));
+        });
+        if retried.await.is_err() {
+            tracing::error!("trying unreadable files again failed");
         }
     }
 }
@@ -260,6 +281,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     }
     connect_bakery(store.as_ref(), &caches);
     let watch = Arc::new(watching::start(config, &banks, &ingests, &metrics)?);
+    watching::connect_reports(&banks, &watch);
     watching::connect_twins(&ingests, &banks, &watch, &metrics);
     for cache in caches.values() {
         if let Err(error) = cache.look() {

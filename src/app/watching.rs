@@ -12,6 +12,7 @@ use crate::keep::probe::Probe;
 use crate::keep::watch::{Watch, Watched};
 use crate::metrics::Metrics;
 use crate::source::Source;
+use crate::source::vital::Standing;
 
 /// The own bank of each cache, and the source that it is, by the name of the cache.
 pub(super) type Banks = BTreeMap<String, (Arc<Bank>, Arc<Source>)>;
@@ -27,7 +28,8 @@ pub(super) fn start(
     for cache in &config.caches {
         let Some((bank, source)) = banks.get(&cache.name) else { continue };
         let every = config.zfs.probe_every.filter(|_| cache.push != PushPolicy::None);
-        let probe = every.map(|every| Probe::start(Arc::clone(bank), every));
+        let patience = config.zfs.probe_timeout;
+        let probe = every.map(|every| Probe::start(Arc::clone(bank), every, patience));
         let source = Arc::clone(source);
         watched.push(Watched {
             cache: cache.name.clone(),
@@ -35,7 +37,12 @@ pub(super) fn start(
             dataset: cache.dataset(&config.zfs),
             probe: probe.transpose().map_err(AppError::Runtime)?,
             no_room: ingests.get(&cache.name).map(|ingest| ingest.no_room()),
-            close: Box::new(move |why| source.close(why)),
+            close: Box::new(move |why| {
+                source.vital().set(match why {
+                    None => Standing::Well,
+                    Some(why) => Standing::Away(why.into()),
+                });
+            }),
         });
     }
     Watch::start(watched, config.zfs.interval, Arc::clone(metrics)).map_err(AppError::Runtime)
@@ -56,5 +63,18 @@ pub(super) fn connect_twins(
             Twin { bank: Arc::clone(bank), shares_blocks }
         };
         ingest.set_twins(others.map(twin).collect(), Arc::clone(metrics));
+    }
+}
+
+/// Has a source that could not read a file told what its pool says, for the log; a pool that gives
+/// nothing at all any more closes the cache first.
+pub(super) fn connect_reports(banks: &Banks, watch: &Arc<Watch>) {
+    for (name, (_, source)) in banks {
+        // Weakly: the watch holds the sources.
+        let (watch, cache) = (Arc::downgrade(watch), name.clone());
+        source.vital().report_with(Box::new(move |_| {
+            let Some(watch) = watch.upgrade() else { return String::new() };
+            watch.look_at_pool_of(&cache)
+        }));
     }
 }

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::fault;
 pub use crate::nix::build_id::BuildId;
 use crate::nix::cache_info::{self, CacheInfo};
 use crate::nix::nar_url::NarFileName;
@@ -118,6 +119,15 @@ pub fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// Whether the system could not read what is on the disk, and would not a moment later: `EIO` is what ZFS
+/// says of a block whose checksum is wrong in every copy; the others are what ext4, XFS and, inside,
+/// ZFS call the same.
+pub fn is_read_error(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let found = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(found, Some(Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::BADE))
+}
+
 /// The objects of a bank besides narinfo and NAR.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
@@ -142,10 +152,7 @@ impl Bank {
 
     /// Reads whether the bank is for this store directory; one that says nothing is for any.
     pub fn check_store_dir(&self, ours: &StoreDir) -> Result<(), BankError> {
-        let marker = self.root.join(cache_info::NAME);
-        let text = std::fs::read_to_string(&marker);
-        let text = text.map_err(|source| BankError::Io { path: marker, source })?;
-        match cache_info::store_dir_of(&text) {
+        match cache_info::store_dir_of(&self.read_mark()?) {
             Some(theirs) if theirs != ours.as_str() => Err(BankError::OtherStoreDir {
                 root: self.root.clone(),
                 theirs: theirs.into(),
@@ -160,6 +167,17 @@ impl Bank {
         let bank = Self::at(root, info, Mounting::Any, false);
         bank.is_ready.store(true, Ordering::Release);
         bank
+    }
+
+    /// Reads what it says of itself, by which it is known to be there.
+    pub fn read_mark(&self) -> Result<String, BankError> {
+        let marker = self.root.join(cache_info::NAME);
+        let text = File::open(&marker).and_then(|mut file| {
+            fault::reading(&file, 0..1)?;
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        });
+        text.map_err(|source| BankError::Io { path: marker, source })
     }
 
     /// The directory.
@@ -220,7 +238,7 @@ impl Bank {
 
     /// The text of a path's narinfo; `None` where there is none.
     pub fn read_narinfo(&self, hash: StorePathHash) -> Result<Option<Vec<u8>>, BankError> {
-        self.read_small(&self.root.join(format!("{hash}.narinfo")))
+        self.read_small(&self.root.join(narinfo_file_name(hash)))
     }
 
     /// A NAR's file, with its size in bytes; `None` where there is none.
@@ -228,11 +246,11 @@ impl Bank {
         self.open_regular(&self.root.join("nar").join(name.file_name()))
     }
 
-    /// Another object's file, with its size in bytes; `None` where there is none.
-    pub fn open_object(&self, object: &Object) -> Result<Option<(File, u64)>, BankError> {
+    /// Another object's file, with its name in the bank; `None` where there is none.
+    pub fn open_object(&self, object: &Object) -> Result<Option<(String, File)>, BankError> {
         for relative in object.names() {
-            if let Some(found) = self.open_regular(&self.root.join(relative))? {
-                return Ok(Some(found));
+            if let Some((file, _)) = self.open_regular(&self.root.join(&relative))? {
+                return Ok(Some((relative, file)));
             }
         }
         Ok(None)
@@ -254,6 +272,8 @@ impl Bank {
             return Err(BankError::Damaged { path: path.into(), what: "larger than it can be" });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        fault::reading(&file, 0..size)
+            .map_err(|source| BankError::Io { path: path.into(), source })?;
         file.take(MAX_SMALL_OBJECT)
             .read_to_end(&mut bytes)
             .map_err(|source| BankError::Io { path: path.into(), source })?;
@@ -285,6 +305,11 @@ pub fn open_regular(path: &Path) -> Result<Option<(File, u64)>, BankError> {
         return Err(BankError::Damaged { path: path.into(), what: "not a regular file" });
     }
     Ok(Some((file, metadata.len())))
+}
+
+/// The name of a path's narinfo in a bank.
+pub fn narinfo_file_name(hash: StorePathHash) -> String {
+    format!("{hash}.narinfo")
 }
 
 /// The path that a narinfo of this file name is of.

@@ -14,8 +14,8 @@ use crate::format::layout::{self, Disk, Layout, Name};
 use crate::format::lock::Lock;
 use crate::format::plan::{Permission, Plan};
 use crate::format::step::{Action, Step};
-use crate::zfs::Zfs;
 use crate::zfs::name::PoolName;
+use crate::zfs::{Command, Zfs};
 
 /// How long another run, or what one that was killed has left running, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
@@ -164,7 +164,7 @@ fn as_script(plan: &Plan) -> String {
         }
         for action in &step.actions {
             text += &match action {
-                Action::Run(command) => format!("{command}\n"),
+                Action::Run(command) => command.script() + "\n",
                 Action::WaitFor(path) => {
                     format!("until [ -e {0} ]; do sleep 0.1; done\n", path.display())
                 }
@@ -177,7 +177,7 @@ fn as_script(plan: &Plan) -> String {
 
 fn as_json(plan: &Plan) -> String {
     let step = |step: &Step| -> Value {
-        let commands: Vec<_> = step.commands().map(ToString::to_string).collect();
+        let commands: Vec<_> = step.commands().map(Command::script).collect();
         json!({
             "kind": step.kind,
             "subject": step.subject,

@@ -129,12 +129,19 @@ pub struct Zfs {
     /// How often something is written and synced in each cache that takes pushes, to find out whether
     /// its disks still answer; `None`: never.
     pub probe_every: Option<Duration>,
+    /// How long that may take before the cache is closed.
+    pub probe_timeout: Duration,
 }
 
 impl Default for Zfs {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { dataset: None, interval: seconds(15), probe_every: Some(seconds(2)) }
+        Self {
+            dataset: None,
+            interval: seconds(15),
+            probe_every: Some(seconds(2)),
+            probe_timeout: seconds(15),
+        }
     }
 }
 

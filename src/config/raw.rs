@@ -65,6 +65,7 @@ pub(super) struct RawZfs {
     pub(super) dataset: Option<Value>,
     pub(super) interval: Option<Value>,
     pub(super) probe_every: Option<Value>,
+    pub(super) probe_timeout: Option<Value>,
 }
 
 /// `[bake]`.

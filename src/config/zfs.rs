@@ -24,6 +24,9 @@ pub(super) fn check(raw: &RawZfs, origin: &Origin) -> Result<Zfs, ConfigError> {
     section.set("probe_every", &raw.probe_every, &mut zfs.probe_every, |setting| {
         unless_never(setting, second..=3600 * second)
     })?;
+    section.set("probe_timeout", &raw.probe_timeout, &mut zfs.probe_timeout, |setting| {
+        setting.duration(second..=3600 * second)
+    })?;
     Ok(zfs)
 }
 

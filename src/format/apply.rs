@@ -29,7 +29,8 @@ pub enum FormatError {
     /// It is not known what is there.
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    /// A command failed. What was done before it stays done, and the next run goes on from there.
+    /// A command failed, or its program is missing. What was done before it stays done, and the next
+    /// run goes on from there.
     #[error("{subject}: {what}: {source}")]
     Step {
         /// On what.
@@ -114,6 +115,7 @@ pub fn apply(
         if plan.steps.is_empty() {
             return Ok(plan.notes);
         }
+        programs_are_there(zfs, &plan)?;
         for step in plan.steps.iter().take_while(|step| !step.provisional) {
             listener.begin(step);
             run(zfs, step)?;
@@ -123,6 +125,20 @@ pub fn apply(
     }
     let left: Vec<_> = plan.steps.iter().map(|step| step.what.as_str()).collect();
     Err(FormatError::Circles(left.join(", ")))
+}
+
+/// Nothing is begun that cannot be brought to its end for want of a program.
+fn programs_are_there(zfs: &Zfs, plan: &Plan) -> Result<(), FormatError> {
+    for step in &plan.steps {
+        for command in step.commands() {
+            zfs.check(command).map_err(|source| FormatError::Step {
+                subject: step.subject.clone(),
+                what: step.what.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn run(zfs: &Zfs, step: &Step) -> Result<(), FormatError> {

@@ -1,7 +1,6 @@
 //! Bodies: what blocks is read on the blocking pool, a chunk at a time and one ahead, so that a
 //! slow client holds a buffer or two and never a thread.
 
-use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -13,9 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::source::TransferError;
-use crate::source::chunks::{CHUNK, read_if_cached, read_part};
+use crate::source::chunks::{CHUNK, read_part};
 use crate::source::local::bake::{Job, Progress};
+use crate::source::{StoredFile, TransferError};
 
 /// Chunks that are made by blocking.
 pub trait Chunks: Iterator<Item = Result<Bytes, TransferError>> + Send + 'static {}
@@ -90,14 +89,14 @@ impl<I: Chunks> Body for BlockingBody<I> {
 /// it to another thread and back adds to it (measured beside other loads, NARs of 180 kB: 1.16
 /// CPU-s/GiB with the other thread, 0.96 without). What may need the disk is read on the blocking pool.
 pub struct FileBody {
-    file: Arc<File>,
+    file: Arc<StoredFile>,
     left: Range<u64>,
     reading: Option<JoinHandle<std::io::Result<Bytes>>>,
 }
 
 impl FileBody {
     /// `part` lies within the file.
-    pub const fn new(file: Arc<File>, part: Range<u64>) -> Self {
+    pub const fn new(file: Arc<StoredFile>, part: Range<u64>) -> Self {
         Self { file, left: part, reading: None }
     }
 }
@@ -116,12 +115,12 @@ impl Body for FileBody {
         let offset = self.left.start;
         let size = usize::try_from(self.left.end - offset).unwrap_or(CHUNK).min(CHUNK);
         if self.reading.is_none() {
-            if let Some(chunk) = read_if_cached(&*self.file, offset, size) {
+            if let Some(chunk) = self.file.read_if_cached(offset, size) {
                 self.left.start += chunk.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             let file = Arc::clone(&self.file);
-            let read = move || read_part(&*file, offset, size);
+            let read = move || file.read_part(offset, size);
             self.reading = Some(tokio::task::spawn_blocking(read));
         }
         let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
@@ -261,6 +260,8 @@ impl Body for GrowingBody {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use http_body_util::BodyExt;
 
     use super::*;
@@ -269,9 +270,10 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_fails_ends_a_body_in_an_error_never_cleanly() {
         // The first page of a process is mapped to nothing: reading it is a true EIO.
-        let failing = || File::open("/proc/self/mem").unwrap();
-        let errno = rustix::io::pread(failing(), &mut [0; 1], 0).unwrap_err();
+        let open = || File::open("/proc/self/mem").unwrap();
+        let errno = rustix::io::pread(open(), &mut [0; 1], 0).unwrap_err();
         assert_eq!(errno, rustix::io::Errno::IO);
+        let failing = || StoredFile::new(open());
         assert!(FileBody::new(Arc::new(failing()), 0..10).collect().await.is_err());
         let chunks = FileChunks::new(failing(), 0..10);
         assert!(BlockingBody::new(chunks, Some(10)).collect().await.is_err());
@@ -282,7 +284,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nar");
         std::fs::write(&path, "short").unwrap();
-        let file = Arc::new(File::open(&path).unwrap());
+        let file = Arc::new(StoredFile::new(File::open(&path).unwrap()));
         let whole = FileBody::new(Arc::clone(&file), 0..5).collect().await.unwrap().to_bytes();
         assert_eq!(whole, "short");
         assert!(FileBody::new(file, 0..10).collect().await.is_err());

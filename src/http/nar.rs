@@ -3,6 +3,7 @@
 //! Everything that can be checked is checked before the status line. What goes wrong later ends in
 //! a reset connection, never in a clean end.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::{NarFileName, NarRequest};
 use crate::source::cache::{Cache, OpenNar};
 use crate::source::chunks::BoxedChunks;
-use crate::source::{Nar, NarBody, Source, Stored, TransferError};
+use crate::source::{Nar, NarBody, Source, SourceError, Stored, TransferError};
 
 /// A NAR's URL holds its hash, so its bytes never change.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -47,7 +48,16 @@ pub async fn get(
     let headers = request.headers.clone();
     let prepared = state
         .blocking(Work::Small, move || {
-            if let Some((source, nar)) = asker.first(|source| source.nar(asked))? {
+            let passed_over = Cell::new(false);
+            let found = asker.first(|source| {
+                let found = source.nar(asked);
+                passed_over.set(passed_over.get() || matches!(found, Err(SourceError::Damaged(_))));
+                found
+            })?;
+            if let Some((source, nar)) = found {
+                if passed_over.get() && goes_on(&headers) {
+                    return Err(Failure::NotFound);
+                }
                 keep_open(&asker, asked, &nar);
                 return prepare(source, nar, &headers, head);
             }
@@ -72,6 +82,15 @@ pub async fn get(
     let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
     response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
     Ok(response)
+}
+
+/// Whether a client has the beginning of the bytes already, and does not say of which.
+///
+/// They may be those of a file that cannot be read any more. Another source has the same NAR, but perhaps
+/// compressed otherwise, and two halves of two files would be nothing.
+fn goes_on(request: &HeaderMap) -> bool {
+    let range = header(request, &RANGE).filter(|_| !request.contains_key(IF_RANGE));
+    range.is_some_and(|range| !range.trim().starts_with("bytes=0-"))
 }
 
 /// Has the requests that follow find the file open.

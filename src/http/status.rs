@@ -17,7 +17,7 @@ use crate::metrics::Route;
 
 /// How long a look at all caches may take. A disk that does not answer is known as such a little
 /// later, and then nobody goes near it.
-const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+const LOOK_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Whether every cache can be read, looked at now, and what is wrong with what they lie on: 200, or 503
 /// where something is not served or cannot be pushed. What is merely degraded is 200 and says so.

@@ -9,10 +9,12 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
 
 use super::body::BlockingBody;
 use super::error::Failure;
 use super::state::State;
+use crate::bank::is_read_error;
 use crate::metrics::SourceLabel;
 use crate::source::cache::Unavailable;
 use crate::source::local::TreeNar;
@@ -69,6 +71,9 @@ impl TreeBody {
             }
             Some(Err(error)) => {
                 body.outcome.was_wrong(&error);
+                if body.outcome.was_unreadable(&error).await {
+                    return Err(Failure::NotFound);
+                }
                 if !is_mismatch(&error) {
                     return Err(refuse(&error));
                 }
@@ -103,6 +108,23 @@ impl Outcome {
         {
             bakery.bake_later(self.nar.tree.clone(), self.nar.info.clone());
         }
+    }
+
+    /// Whether the disk refused, and the path is answered as not there for that.
+    async fn was_unreadable(&self, error: &TreeError) -> bool {
+        let Some(judged) = self.judge_unreadable(error) else { return false };
+        judged.await.unwrap_or(false)
+    }
+
+    /// Has it decided, on a thread that may ask the pool, what it means that the disk refused.
+    fn judge_unreadable(&self, error: &TreeError) -> Option<JoinHandle<bool>> {
+        let TreeError::Io { errno, .. } = error else { return None };
+        let Source::Store(store) = &*self.source else { return None };
+        if !is_read_error(&(*errno).into()) {
+            return None;
+        }
+        let (store, path, why) = (Arc::clone(store), self.nar.info.path.clone(), error.to_string());
+        Some(tokio::task::spawn_blocking(move || store.unreadable(&path, &why)))
     }
 
     fn was_wrong(&self, error: &TreeError) {
@@ -165,6 +187,8 @@ impl http_body::Body for Sending {
             }
             Some(Err(error)) => {
                 self.outcome.was_wrong(&error);
+                // The connection is cut in any case, and nobody waits for what is decided.
+                let _deciding = self.outcome.judge_unreadable(&error);
                 Some(Err(error))
             }
             None => None,

@@ -13,10 +13,6 @@ use std::time::{Duration, Instant};
 
 use crate::bank::{Bank, BankError, is_out_of_space};
 
-/// How long a write of a few bytes may take before the disks are taken to be gone. A loaded pool of
-/// spinning disks syncs within a second.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-
 /// How the disks under a cache are, by the last probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pulse {
@@ -36,6 +32,8 @@ pub enum Pulse {
 
 /// A bank that is probed for as long as this lives.
 pub struct Probe {
+    /// How long a write may take before the disks are taken to be gone.
+    patience: Duration,
     shared: Arc<Mutex<Shared>>,
     /// Dropped, it ends the thread.
     _end: Sender<()>,
@@ -47,13 +45,15 @@ struct Shared {
 }
 
 impl Probe {
-    /// Probes a bank at once and then each `every`.
-    pub fn start(bank: Arc<Bank>, every: Duration) -> io::Result<Self> {
-        Self::run(every, move || bank.probe())
+    /// Probes a bank at once and then each `every`. A write that takes longer than `patience` means that
+    /// the disks are gone.
+    pub fn start(bank: Arc<Bank>, every: Duration, patience: Duration) -> io::Result<Self> {
+        Self::run(every, patience, move || bank.probe())
     }
 
     fn run(
         every: Duration,
+        patience: Duration,
         probe: impl Fn() -> Result<(), BankError> + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Mutex::new(Shared { began: None, last: Pulse::Well }));
@@ -69,14 +69,14 @@ impl Probe {
                 }
             }
         })?;
-        Ok(Self { shared, _end: end })
+        Ok(Self { patience, shared, _end: end })
     }
 
     /// How the disks are now. Waits for nobody.
     pub fn pulse(&self) -> Pulse {
         let shared = lock(&self.shared);
         match shared.began.map(|began| began.elapsed()) {
-            Some(waited) if waited > PATIENCE => Pulse::Stuck(waited),
+            Some(waited) if waited > self.patience => Pulse::Stuck(waited),
             _ => shared.last.clone(),
         }
     }
@@ -140,13 +140,14 @@ mod tests {
     fn a_write_that_hangs_shows_while_it_hangs_and_is_well_again_after_it() {
         let (go_on, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let probe = Probe::run(Duration::from_millis(1), move || {
+        let patience = Duration::from_millis(50);
+        let probe = Probe::run(Duration::from_millis(1), patience, move || {
             // The first probe hangs until it is let go; after that nothing is in the way.
             let _ = wait.lock().unwrap().recv();
             Ok(())
         })
         .unwrap();
-        until(|| matches!(probe.pulse(), Pulse::Stuck(waited) if waited > PATIENCE));
+        until(|| matches!(probe.pulse(), Pulse::Stuck(waited) if waited > patience));
         drop(go_on);
         until(|| probe.pulse() == Pulse::Well);
     }
@@ -161,7 +162,7 @@ mod tests {
             }
         }
         let count = Count(Arc::clone(&ended));
-        let probe = Probe::run(Duration::from_secs(3600), move || {
+        let probe = Probe::run(Duration::from_secs(3600), Duration::from_secs(1), move || {
             let _ = &count;
             Ok(())
         });

@@ -32,6 +32,9 @@ enum Period {
     Month(i16, i8),
 }
 
+/// For how many periods the last snapshot stays, and which period a moment is in: its day and hour.
+type Rule = (u32, fn(Date, i8) -> Period);
+
 impl Retention {
     /// Whether nothing is ever let go of.
     pub fn keeps_all(&self) -> bool {
@@ -49,7 +52,7 @@ impl Retention {
         for kept in stays.iter_mut().take(self.last.try_into().unwrap_or(usize::MAX)) {
             *kept = true;
         }
-        let rules: [(u32, fn(Date, i8) -> Period); 4] = [
+        let rules: [Rule; 4] = [
             (self.hourly, Period::Hour),
             (self.daily, |date, _| Period::Day(date)),
             (self.weekly, |date, _| Period::Week(monday(date))),

@@ -147,6 +147,8 @@ pub struct Metrics {
     pub view_requests: IntCounter,
     /// Views that are open.
     pub open_views: IntGauge,
+    read_errors: IntCounterVec,
+    quarantined: IntGaugeVec,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
     /// What is known of ZFS, and of the disks under the caches.
@@ -267,6 +269,16 @@ impl Metrics {
                 "snowbank_views_open",
                 "Snapshots that are being served; one that nobody asks for is let go of.",
             )?,
+            read_errors: counters(
+                "snowbank_read_errors_total",
+                "Reads that the disk refused (EIO), by the kind of source.",
+                &["source"],
+            )?,
+            quarantined: gauges(
+                "snowbank_quarantined_files",
+                "Files that cannot be read, and are answered as not there until they can be.",
+                &["cache", "source"],
+            )?,
             source_up: gauges(
                 "snowbank_source_up",
                 "1 if the source could be read when it was last looked at.",
@@ -333,6 +345,17 @@ impl Metrics {
         self.source_paths.with_label_values(&labels).set(i64::try_from(paths).unwrap_or(i64::MAX));
     }
 
+    /// Notes how many files of a source are in quarantine. The names of both come from the configuration.
+    pub fn quarantined(&self, cache: &str, source: &str, files: usize) {
+        let files = i64::try_from(files).unwrap_or(i64::MAX);
+        self.quarantined.with_label_values(&[cache, source]).set(files);
+    }
+
+    /// What counts the read errors of a kind of source.
+    pub fn read_errors(&self, source: SourceLabel) -> IntCounter {
+        self.read_errors.with_label_values(&[source.label()])
+    }
+
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::with_capacity(16 * 1024);
@@ -374,6 +397,8 @@ mod tests {
         metrics.narinfo_hit(SourceLabel::Bank);
         metrics.denied("push", "expired");
         metrics.source("default", "store", true, 7);
+        metrics.read_errors(SourceLabel::Part).inc();
+        metrics.quarantined("default", "part-1", 2);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "snowbank_http_requests_total{route=\"narinfo\",status=\"200\"} 1",
@@ -381,6 +406,8 @@ mod tests {
             "snowbank_http_sent_bytes_total{encoding=\"compressed\"} 10",
             "snowbank_denied_requests_total{reason=\"expired\",right=\"push\"} 1",
             "snowbank_source_paths{cache=\"default\",source=\"store\"} 7",
+            "snowbank_read_errors_total{source=\"part\"} 1",
+            "snowbank_quarantined_files{cache=\"default\",source=\"part-1\"} 2",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

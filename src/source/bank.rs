@@ -1,16 +1,22 @@
 //! A bank as a source: what it holds, checked before it is promised.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use super::standing::Standing;
+use super::names::Names;
+use super::quarantine::Quarantine;
+use super::stored_file::StoredFile;
+use super::vital::Vital;
 use super::{Blob, Expected, Nar, NarBody, SourceError, Stored};
-use crate::bank::{Bank, BankError, Object, Stamp};
+use crate::bank::{
+    Bank, BankError, MAX_SMALL_OBJECT, Object, Stamp, is_read_error, narinfo_file_name,
+};
 use crate::codec::seekable;
 use crate::codec::{CodecError, Compression, Decoder, Limits};
 use crate::index::places::KnownPlaces;
@@ -31,13 +37,13 @@ pub struct BankSource {
     /// For a part: where banks were seen before. Any other source has to be there.
     places: Option<Arc<KnownPlaces>>,
     pub(super) presence: Presence,
-    /// Whether its disks answer.
-    pub(super) standing: Arc<Standing>,
     last_look: Mutex<Option<Seen>>,
     names: RwLock<Names>,
     /// Whether every narinfo of the last scan has been read.
     all_read: AtomicBool,
     reported: Mutex<HashSet<StorePathHash>>,
+    pub(super) vital: Arc<Vital>,
+    quarantine: Arc<Quarantine>,
 }
 
 /// What was seen at a good look.
@@ -59,31 +65,12 @@ impl Seen {
     }
 }
 
-/// Which path a NAR is of, by its NarHash and by the name of its file: read from the narinfos in
-/// the background, because the names alone do not tell.
-#[derive(Default)]
-struct Names {
-    paths: HashMap<Sha256, StorePathHash>,
-    /// What each narinfo promises of its file, in bytes.
-    sizes: HashMap<Sha256, u64>,
-    read: HashSet<StorePathHash>,
-}
-
-impl Names {
-    fn forget_all_but(&mut self, paths: &HashSet<StorePathHash>) {
-        self.read.retain(|hash| paths.contains(hash));
-        self.paths.retain(|_, hash| paths.contains(hash));
-        let Self { sizes, paths, .. } = self;
-        sizes.retain(|nar, _| paths.contains_key(nar));
-    }
-}
-
 /// Narinfos read in one go, so that a start with a million of them serves meanwhile.
 const READ_AT_ONCE: usize = 10_000;
 
 /// A NAR's file that Nix wrote, and how it is compressed.
 pub struct Compressed {
-    file: File,
+    file: StoredFile,
     compression: Compression,
 }
 
@@ -101,7 +88,7 @@ const MAX_REPORTED: usize = 10_000;
 impl BankSource {
     /// Takes a cache's own bank, which is open.
     pub fn new(bank: Arc<Bank>, store_dir: StoreDir) -> Self {
-        Self::labelled(bank, store_dir, SourceLabel::Bank)
+        Self::labelled(bank, store_dir, SourceLabel::Bank, None, Arc::default())
     }
 
     /// Takes a bank that another node keeps, and that is received here: part `number` of its cache. It is
@@ -113,24 +100,32 @@ impl BankSource {
         places: Arc<KnownPlaces>,
     ) -> Self {
         let name = format!("{}-{number}", SourceLabel::Part.label());
-        let part = Self::labelled(Arc::new(bank), store_dir, SourceLabel::Part);
-        Self { name, places: Some(places), ..part }
+        let (bank, vital) = (Arc::new(bank), Arc::default());
+        let part = Self::labelled(bank, store_dir, SourceLabel::Part, Some(places), vital);
+        Self { name, ..part }
     }
 
-    /// Takes a bank as it was at a snapshot; it stands as the bank itself does.
-    pub(super) fn of_view(bank: Bank, store_dir: StoreDir, standing: Arc<Standing>) -> Self {
-        let view = Self::labelled(Arc::new(bank), store_dir, SourceLabel::View);
-        Self { standing, ..view }
+    /// Takes this bank as it was at a snapshot, which stands as the bank does.
+    pub(super) fn of_view(&self, bank: Bank, store_dir: StoreDir) -> Self {
+        let (bank, vital) = (Arc::new(bank), Arc::clone(&self.vital));
+        Self::labelled(bank, store_dir, SourceLabel::View, None, vital)
     }
 
-    fn labelled(bank: Arc<Bank>, store_dir: StoreDir, label: SourceLabel) -> Self {
+    fn labelled(
+        bank: Arc<Bank>,
+        store_dir: StoreDir,
+        label: SourceLabel,
+        places: Option<Arc<KnownPlaces>>,
+        vital: Arc<Vital>,
+    ) -> Self {
         Self {
+            quarantine: Arc::new(Quarantine::new(Arc::clone(&bank), Arc::clone(&vital))),
+            vital,
             bank,
             store_dir,
             label,
-            standing: Arc::default(),
             name: label.label().into(),
-            places: None,
+            places,
             presence: Presence::default(),
             last_look: Mutex::default(),
             names: RwLock::default(),
@@ -157,6 +152,11 @@ impl BankSource {
     /// Its name within its cache.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which of its files cannot be read.
+    pub fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
     }
 
     /// Whether it was there at the last good look.
@@ -219,21 +219,13 @@ impl BankSource {
             return false;
         }
         let known = self.presence.known();
-        let (unread, more) = {
-            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-            let mut unread = known.paths.iter().filter(|hash| !names.read.contains(hash));
-            let some: Vec<_> = unread.by_ref().take(READ_AT_ONCE).copied().collect();
-            (some, unread.next().is_some())
-        };
+        let (unread, more) = self.names().unread(&known.paths, READ_AT_ONCE);
         for hash in &unread {
             // What is damaged is reported when it is read, and the others are read all the same.
             let _ = self.read_narinfo(*hash);
         }
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        names.read.extend(unread);
-        if names.read.len() > known.paths.len() {
-            names.forget_all_but(&known.paths);
-        }
+        names.were_read(unread, &known.paths);
         self.all_read.store(!more, Ordering::Release);
         more
     }
@@ -285,14 +277,13 @@ impl BankSource {
 
     pub(super) fn object(&self, object: &Object) -> Result<Option<Blob>, SourceError> {
         let found = self.bank.open_object(object).map_err(|error| self.refuse(error))?;
-        let Some((mut file, _)) = found else { return Ok(None) };
+        let Some((name, file)) = found else { return Ok(None) };
+        let file = self.watched(&name, file)?;
         // Nix may store these compressed without saying so in the name: the magic tells.
         let mut magic = [0; 6];
-        let count =
-            file.read(&mut magic).map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        let mut start = file.try_clone().map_err(failed)?;
+        let count = start.read(&mut magic).map_err(|error| self.refuse_read(&name, &error))?;
         let compression = Compression::from_magic(&magic[..count]);
-        std::io::Seek::rewind(&mut file)
-            .map_err(|error| SourceError::Unavailable(error.to_string()))?;
         let reader = decoder(compression, file, MAX_OBJECT)
             .map_err(|error| SourceError::Damaged(error.to_string()))?;
         Ok(Some(Blob::Stream(Box::new(reader))))
@@ -304,6 +295,9 @@ impl BankSource {
         &self,
         hash: StorePathHash,
     ) -> Result<Option<(NarInfo, NarFileName)>, SourceError> {
+        if let Some(held) = self.quarantine.holds(&narinfo_file_name(hash)) {
+            return Err(held);
+        }
         let text = self.bank.read_narinfo(hash).map_err(|error| self.refuse(error))?;
         let Some(text) = text else { return Ok(None) };
         let narinfo = NarInfo::parse(&text, &self.store_dir)
@@ -321,13 +315,7 @@ impl BankSource {
             })?;
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         lock(&self.reported).remove(&hash);
-        names.read.insert(hash);
-        names.paths.insert(narinfo.info.nar_hash, hash);
-        names.paths.insert(name.hash, hash);
-        match narinfo.file_size {
-            Some(size) => names.sizes.insert(name.hash, size),
-            None => names.sizes.remove(&name.hash),
-        };
+        names.learn(&narinfo, name);
         Ok(Some((narinfo, name)))
     }
 
@@ -336,8 +324,8 @@ impl BankSource {
         let found = self.bank.open_nar(name).map_err(|error| self.refuse(error))?;
         let Some((file, size)) = found else { return Ok(None) };
         let (path, promised) = {
-            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-            (names.paths.get(&name.hash).copied(), names.sizes.get(&name.hash).copied())
+            let names = self.names();
+            (names.path_of(name.hash), names.promised(name))
         };
         // What memory finds wrong is asked again: the narinfo may be another by now.
         if let Some(path) = path
@@ -348,6 +336,7 @@ impl BankSource {
             self.check_size(path, &narinfo, size)?;
         }
         let tag = tag_of_file(name, &file);
+        let file = self.readable(name, file)?;
         Ok(Some(Nar { body: NarBody::Stored(Stored::File(file)), size: Some(size), tag }))
     }
 
@@ -365,15 +354,22 @@ impl BankSource {
         let Some((file, size)) = self.open_nar(&narinfo, name)? else { return Ok(None) };
         let tag = info.nar_hash.to_nix32();
         let size_known = Some(info.nar_size);
+        let file = self.readable(name, file)?;
         let body = if name.is_bare() {
             NarBody::Stored(Stored::File(file))
         } else {
-            self.compressed(&narinfo, file, size)?
+            self.compressed(&narinfo, name, file, size)?
         };
         Ok(Some(Nar { body, size: size_known, tag }))
     }
 
-    fn compressed(&self, narinfo: &NarInfo, file: File, size: u64) -> Result<NarBody, SourceError> {
+    fn compressed(
+        &self,
+        narinfo: &NarInfo,
+        name: NarFileName,
+        file: StoredFile,
+        size: u64,
+    ) -> Result<NarBody, SourceError> {
         let (expected, hash) = (Expected::from(&narinfo.info), narinfo.info.path.hash());
         let compression = Compression::from_str(&narinfo.compression)
             .map_err(|error| self.damaged(hash, format!("{hash}.narinfo: {error}")))?;
@@ -383,6 +379,10 @@ impl BankSource {
             && reader.size() == expected.nar_size
         {
             return Ok(NarBody::Stored(Stored::Seekable(Box::new(reader), expected)));
+        }
+        // Its table may be what cannot be read.
+        if let Some(held) = self.quarantine.holds(&name.url()) {
+            return Err(held);
         }
         Ok(NarBody::Stored(Stored::Decoded(Box::new(Compressed { file, compression }), expected)))
     }
@@ -394,6 +394,9 @@ impl BankSource {
     ) -> Result<Option<(File, u64)>, SourceError> {
         let found = self.bank.open_nar(name).map_err(|error| self.refuse(error))?;
         let Some((file, size)) = found else { return Ok(None) };
+        if let Some(held) = self.quarantine.holds(&name.url()) {
+            return Err(held);
+        }
         self.check_size(narinfo.info.path.hash(), narinfo, size)?;
         Ok(Some((file, size)))
     }
@@ -415,7 +418,36 @@ impl BankSource {
     }
 
     fn path_of(&self, nar: Sha256) -> Option<StorePathHash> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).paths.get(&nar).copied()
+        self.names().path_of(nar)
+    }
+
+    fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A NAR's file that is not in quarantine, and of which the beginning can be read.
+    fn readable(&self, name: NarFileName, file: File) -> Result<StoredFile, SourceError> {
+        let url = name.url();
+        let file = self.watched(&url, file)?;
+        file.probe().map_err(|error| self.refuse_read(&url, &error))?;
+        Ok(file)
+    }
+
+    /// A file whose read errors are looked into, whoever meets them.
+    fn watched(&self, name: &str, file: File) -> Result<StoredFile, SourceError> {
+        if let Some(held) = self.quarantine.holds(name) {
+            return Err(held);
+        }
+        let (quarantine, name) = (Arc::clone(&self.quarantine), name.to_owned());
+        let tell = move |part, error: &io::Error| drop(quarantine.failed(&name, part, error));
+        Ok(StoredFile::watched(file, Arc::new(tell)))
+    }
+
+    /// What it means that a watched file could not be read.
+    fn refuse_read(&self, name: &str, error: &io::Error) -> SourceError {
+        self.quarantine.holds(name).unwrap_or_else(|| {
+            SourceError::Unavailable(format!("{}: {error}", self.bank.root().join(name).display()))
+        })
     }
 
     fn damaged(&self, hash: StorePathHash, why: String) -> SourceError {
@@ -435,6 +467,12 @@ impl BankSource {
                 tracing::warn!("damaged in the bank, answered as not there: {error}");
                 SourceError::Damaged(error.to_string())
             }
+            BankError::Io { path, source } if is_read_error(&source) => {
+                match path.strip_prefix(self.bank.root()).ok().and_then(Path::to_str) {
+                    Some(name) => self.quarantine.failed(name, 0..MAX_SMALL_OBJECT, &source),
+                    None => unavailable(BankError::Io { path, source }),
+                }
+            }
             _ => unavailable(error),
         }
     }
@@ -444,9 +482,9 @@ impl BankSource {
 /// anything: a file of zeros is 30,000 times smaller.
 fn decoder(
     compression: Compression,
-    file: File,
+    file: StoredFile,
     max_output: u64,
-) -> Result<Decoder<BufReader<File>>, CodecError> {
+) -> Result<Decoder<BufReader<StoredFile>>, CodecError> {
     let limits = Limits { max_ratio: u32::MAX, ..Limits::output(max_output) };
     Decoder::new(compression, BufReader::with_capacity(READ_BUFFER, file), limits)
 }
@@ -458,6 +496,10 @@ const READ_BUFFER: usize = 256 * 1024;
 const MAX_OBJECT: u64 = 4 << 30;
 
 pub(super) fn unavailable(error: BankError) -> SourceError {
+    SourceError::Unavailable(error.to_string())
+}
+
+fn failed(error: io::Error) -> SourceError {
     SourceError::Unavailable(error.to_string())
 }
 

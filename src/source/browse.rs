@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cache::{Cache, Unavailable, merge};
 use super::chunks::{BoxedChunks, FileChunks};
 use super::local::tree::{self, Opened, StoreTree, TreeError};
-use super::{Blob, NarBody, Source, SourceError};
+use super::{Blob, NarBody, Source, SourceError, StoredFile};
 use crate::bank::{MAX_SMALL_OBJECT, Object};
 use crate::nix::nar::{Entries, Event, Limits, Listing, ListingBuilder, Node, Parser};
 use crate::nix::nar_url::NarRequest;
@@ -226,9 +226,10 @@ fn names(entries: &Entries) -> Vec<Entry> {
 
 fn open_in_tree(tree: &StoreTree, components: &[Vec<u8>]) -> Result<Option<Item>, SourceError> {
     match tree::open_file(tree, components.iter().map(Vec::as_slice)) {
-        Ok(Opened::File { file, size, .. }) => {
-            Ok(Some(Item::File { chunks: Box::new(FileChunks::new(file, 0..size)), size }))
-        }
+        Ok(Opened::File { file, size, .. }) => Ok(Some(Item::File {
+            chunks: Box::new(FileChunks::new(StoredFile::new(file), 0..size)),
+            size,
+        })),
         Ok(Opened::Symlink(target)) => Ok(Some(Item::Symlink(target))),
         Ok(Opened::Directory(names)) => {
             let entry = |name| Entry { name, kind: Kind::Unknown };

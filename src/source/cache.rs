@@ -11,7 +11,6 @@
 //! sources, which are the live cache's.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache as Memory;
 
 use super::signer::Signer;
-use super::{Source, SourceError};
+use super::{Source, SourceError, StoredFile};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;
@@ -78,7 +77,7 @@ pub struct Answer {
 /// A stored NAR whose file is open, to be sent as it lies.
 pub struct OpenNar {
     /// The file.
-    pub file: Arc<File>,
+    pub file: Arc<StoredFile>,
     /// Its size in bytes.
     pub size: u64,
     /// A strong validator of its bytes.
@@ -150,6 +149,9 @@ impl Cache {
         metrics: Arc<Metrics>,
     ) -> Self {
         let expected = usize::try_from(memory / 2048).unwrap_or(usize::MAX).max(16);
+        for source in &sources {
+            source.count_read_errors_with(metrics.read_errors(source.label()));
+        }
         Self {
             name,
             snapshot: None,
@@ -207,7 +209,7 @@ impl Cache {
 
     /// Keeps the file of a stored NAR open for the requests that follow; that of a snapshot never,
     /// which could not be destroyed meanwhile.
-    pub fn keep_open(&self, name: NarFileName, file: Arc<File>, size: u64, tag: HeaderValue) {
+    pub fn keep_open(&self, name: NarFileName, file: Arc<StoredFile>, size: u64, tag: HeaderValue) {
         if self.snapshot.is_some() {
             return;
         }
@@ -231,6 +233,8 @@ impl Cache {
             if self.snapshot.is_none() {
                 let up = looked.is_ok() && source.is_there();
                 self.metrics.source(&self.name, source.name(), up, source.presence().len());
+                let held = source.quarantine().map_or(0, |quarantine| quarantine.len());
+                self.metrics.quarantined(&self.name, source.name(), held);
             }
             if let Err(error) = looked {
                 failure.get_or_insert(error);
@@ -339,7 +343,7 @@ impl Cache {
 
     /// Counts every change of any source and of the keys.
     fn version(&self) -> u64 {
-        let sources: u64 = self.sources.iter().map(|source| source.presence().version()).sum();
+        let sources: u64 = self.sources.iter().map(|source| source.version()).sum();
         sources + self.signer.version()
     }
 

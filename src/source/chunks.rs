@@ -10,7 +10,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::buffer::BufferPool;
 use super::verified::Verified;
-use super::{Expected, Stored, TransferError};
+use super::{Expected, Stored, StoredFile, TransferError};
 
 /// Chunks of an answer, made by blocking; after an error nothing follows.
 pub type BoxedChunks = Box<dyn Iterator<Item = Result<Bytes, TransferError>> + Send>;
@@ -64,19 +64,19 @@ fn read_error(expected: &Expected, error: &impl std::fmt::Display) -> TransferEr
 }
 
 /// The bytes of a part of a file.
-pub struct FileChunks<F> {
-    file: F,
+pub struct FileChunks {
+    file: StoredFile,
     range: Range<u64>,
 }
 
-impl<F> FileChunks<F> {
+impl FileChunks {
     /// `range` lies within the file.
-    pub const fn new(file: F, range: Range<u64>) -> Self {
+    pub const fn new(file: StoredFile, range: Range<u64>) -> Self {
         Self { file, range }
     }
 }
 
-impl<F: AsFd> Iterator for FileChunks<F> {
+impl Iterator for FileChunks {
     type Item = Result<Bytes, TransferError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -85,7 +85,7 @@ impl<F: AsFd> Iterator for FileChunks<F> {
             return None;
         }
         let wanted = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        let chunk = read_part(&self.file, self.range.start, wanted);
+        let chunk = self.file.read_part(self.range.start, wanted);
         match &chunk {
             Ok(chunk) => self.range.start += chunk.len() as u64,
             Err(_) => self.range.start = self.range.end,

@@ -9,16 +9,21 @@ pub(crate) mod buffer;
 pub mod cache;
 pub mod chunks;
 pub mod local;
+mod names;
+pub mod quarantine;
 pub mod signer;
-pub mod standing;
+pub mod stored_file;
+mod storm;
 pub mod verified;
 pub mod view;
+pub mod vital;
 
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::sync::Arc;
+
+use prometheus::IntCounter;
 
 use crate::bank::{BuildId, Object};
 use crate::codec::seekable;
@@ -30,7 +35,11 @@ use crate::nix::store_path::StorePathHash;
 
 pub use bank::BankSource;
 pub use local::LocalStore;
+pub use stored_file::StoredFile;
 pub use verified::{Expected, TransferError};
+
+use quarantine::Quarantine;
+use vital::Vital;
 
 /// One place that paths come from.
 #[expect(clippy::large_enum_variant, reason = "a handful exist, each behind its own Arc")]
@@ -75,9 +84,9 @@ pub enum NarBody {
 /// The ways in which a NAR is stored in a file.
 pub enum Stored {
     /// The file as it lies is what is sent.
-    File(File),
+    File(StoredFile),
     /// The content of a file in our form is sent, from any offset.
-    Seekable(Box<seekable::Reader<File>>, Expected),
+    Seekable(Box<seekable::Reader<StoredFile>>, Expected),
     /// The content of a file that Nix wrote is sent, decoded from its beginning.
     Decoded(Box<bank::Compressed>, Expected),
 }
@@ -115,25 +124,39 @@ impl Source {
         }
     }
 
-    /// Closes the source, with the reason, because its disks do not answer; or opens it again.
-    pub fn close(&self, why: Option<String>) {
+    /// Where those who watch what lies below it say how it stands. While they say that it is away,
+    /// nothing here touches the disk.
+    pub fn vital(&self) -> &Arc<Vital> {
         match self {
-            Self::Bank(bank) => bank.standing.set(why),
-            Self::Store(_) => {}
+            Self::Bank(bank) => &bank.vital,
+            Self::Store(store) => &store.vital,
         }
     }
 
-    /// Whether anybody may go near its disks.
-    fn check_open(&self) -> Result<(), SourceError> {
+    /// Which files of it cannot be read, where it has files.
+    pub fn quarantine(&self) -> Option<&Arc<Quarantine>> {
         match self {
-            Self::Bank(bank) => bank.standing.check(),
-            Self::Store(_) => Ok(()),
+            Self::Bank(bank) => Some(bank.quarantine()),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// Changes whenever anything may be answered otherwise than before.
+    pub fn version(&self) -> u64 {
+        self.presence().version() + self.quarantine().map_or(0, |held| held.version())
+    }
+
+    /// Counts its read errors in `counter`.
+    pub(super) fn count_read_errors_with(&self, counter: IntCounter) {
+        match self {
+            Self::Bank(bank) => bank.quarantine().count_with(counter),
+            Self::Store(store) => store.count_read_errors_with(counter),
         }
     }
 
     /// Looks whether the source is there and whether it changed since the last look.
     pub fn look(&self) -> Result<(), SourceError> {
-        self.check_open()?;
+        self.vital().check()?;
         match self {
             Self::Bank(bank) => bank.look(),
             Self::Store(store) => store.look(),
@@ -142,7 +165,7 @@ impl Source {
 
     /// Scans anew, if that is due.
     pub fn scan_if_due(&self) -> Result<(), SourceError> {
-        self.check_open()?;
+        self.vital().check()?;
         match self {
             Self::Bank(bank) => bank.scan_if_due(),
             Self::Store(store) => store.scan_if_due(),
@@ -153,17 +176,18 @@ impl Source {
     /// to learn.
     pub fn learn_some(&self) -> bool {
         match self {
-            Self::Bank(bank) => bank.standing.check().is_ok() && bank.read_some(),
+            Self::Bank(_) if self.vital().check().is_err() => false,
+            Self::Bank(bank) => bank.read_some(),
             Self::Store(_) => false,
         }
     }
 
     /// The narinfo of a path whose NAR is there, with the signatures that it came with.
     pub fn find(&self, hash: StorePathHash) -> Result<Option<NarInfo>, SourceError> {
+        self.vital().check()?;
         if self.presence().contains(hash) == Some(false) {
             return Ok(None);
         }
-        self.check_open()?;
         match self {
             Self::Bank(bank) => bank.find(hash),
             Self::Store(store) => store.find(hash),
@@ -172,7 +196,7 @@ impl Source {
 
     /// The NAR that is asked for.
     pub fn nar(&self, request: NarRequest) -> Result<Option<Nar>, SourceError> {
-        self.check_open()?;
+        self.vital().check()?;
         match self {
             Self::Bank(bank) => bank.nar(request),
             Self::Store(store) => store.nar(request),
@@ -181,7 +205,7 @@ impl Source {
 
     /// One of the smaller objects, as a stream of its decoded bytes.
     pub fn object(&self, object: &Object) -> Result<Option<Blob>, SourceError> {
-        self.check_open()?;
+        self.vital().check()?;
         match self {
             Self::Bank(bank) => bank.object(object),
             Self::Store(store) => store.object(object),
@@ -190,7 +214,7 @@ impl Source {
 
     /// Where the debug information of a build is: the JSON of `debuginfo/`.
     pub fn debug_info(&self, id: &BuildId) -> Result<Option<Blob>, SourceError> {
-        self.check_open()?;
+        self.vital().check()?;
         match self {
             Self::Bank(bank) => bank.object(&Object::DebugInfo(id.clone())),
             Self::Store(store) => store.debug_info(id),

@@ -10,17 +10,21 @@ use rusqlite::Connection;
 use super::cache::{Cache, Remembered};
 use super::local::tree::{NarStream, ReadPool, StoreHandle, StoreTree};
 use super::local::{LocalStore, StoreLayout};
-use super::{BankSource, Source};
-use crate::bank::Bank;
+use super::view::ViewError;
+use super::vital::Standing;
+use super::{BankSource, Source, SourceError};
+use crate::bank::{Bank, BuildId, Object};
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::{Hasher, Sha256};
 use crate::nix::nar;
+use crate::nix::nar_url::NarRequest;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
 use crate::nix::signature::{KeyName, fingerprint};
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 use crate::sign::{KeyRing, SecretKey};
+use crate::zfs::SnapshotName;
 
 /// The tables of Nix's schema 10 that are read, with Nix's names and types.
 const SCHEMA: &str = "
@@ -276,4 +280,62 @@ fn other_keys_sign_from_the_next_answer_on_and_signatures_are_remembered() {
     cache.set_keys(KeyRing::new(vec![other]));
     let signatures = &cache.find(hash).unwrap().unwrap().narinfo.info.signatures;
     assert_eq!(signatures[0].key_name().as_str(), "test-2");
+}
+
+#[test]
+fn a_source_that_is_said_to_be_away_answers_nothing_and_asks_nothing() {
+    let host = Host::new();
+    let banked = host.put('a', b"a nar", 5);
+    let stored = host.add('b', "content");
+    let cache = host.cache();
+    assert!(cache.find(banked).unwrap().is_some() && cache.find(stored).unwrap().is_some());
+    let [bank, store] = cache.sources() else { panic!("a bank and a store") };
+    let nar = NarRequest::OfPath { path: banked, nar_hash: None };
+    for source in [bank, store] {
+        source.vital().set(Standing::Away("the pool tank is suspended".into()));
+        let id = BuildId::parse("abcd").unwrap();
+        let refused = [
+            source.look().err(),
+            source.scan_if_due().err(),
+            source.find(banked).err(),
+            // Known in memory to be absent, which may be over.
+            source.find(path('c').hash()).err(),
+            source.nar(nar).err(),
+            source.object(&Object::Listing(banked)).err(),
+            source.debug_info(&id).err(),
+        ];
+        for error in refused {
+            let error = error.unwrap();
+            assert!(matches!(error, SourceError::Unavailable(_)), "{error}");
+            assert!(error.to_string().contains("tank is suspended"), "{error}");
+        }
+        assert!(!source.learn_some());
+        assert!(cache.look().is_err());
+        assert!(matches!(cache.remembered(banked), Remembered::Unknown));
+        assert!(cache.find(path('c').hash()).is_err(), "a miss is not known to be one");
+        source.vital().set(Standing::Well);
+        cache.look().unwrap();
+        assert!(cache.find(banked).unwrap().is_some() && cache.find(stored).unwrap().is_some());
+        assert!(cache.find(path('c').hash()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_view_stands_as_its_bank_does() {
+    let host = Host::new();
+    let hash = host.put('a', b"a nar", 5);
+    let cache = host.cache();
+    let snapshot = host.at("bank/.zfs/snapshot/x");
+    std::fs::create_dir_all(snapshot.join("nar")).unwrap();
+    let nar = format!("nar/{}.nar", Sha256::of(b"a nar").to_nix32());
+    for name in ["nix-cache-info".to_owned(), format!("{hash}.narinfo"), nar] {
+        std::fs::copy(host.at("bank").join(&name), snapshot.join(&name)).unwrap();
+    }
+    let view = cache.open_view(&SnapshotName::parse("x").unwrap()).unwrap();
+    assert!(view.find(hash).unwrap().is_some());
+    cache.sources()[0].vital().set(Standing::Away("suspended".into()));
+    assert!(view.look().is_err() && view.find(hash).is_err());
+    assert!(matches!(cache.look_at_view(&view), Err(ViewError::Unavailable(_))));
+    let again = cache.open_view(&SnapshotName::parse("x").unwrap());
+    assert!(matches!(again, Err(ViewError::Unavailable(_))));
 }

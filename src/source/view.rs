@@ -4,8 +4,6 @@
 //! the snapshot, and what waits in `pending/` is not served from it either. Nothing in it is finished: a
 //! commit of many paths that the snapshot cut in two shows those that had their names, references first.
 
-use std::sync::Arc;
-
 use super::cache::{Cache, Unavailable};
 use super::{BankSource, Source, SourceError};
 use crate::bank::Bank;
@@ -58,11 +56,11 @@ impl Cache {
 impl BankSource {
     /// The bank as it was at a snapshot; `None` where there is none.
     fn at_snapshot(&self, snapshot: &SnapshotName) -> Result<Option<Self>, SourceError> {
-        self.standing.check()?;
+        self.vital.check()?;
         let found = self.bank().at_snapshot(snapshot).map_err(super::bank::unavailable)?;
         let Some(bank) = found else { return Ok(None) };
         // What was in it is of the store directory that it says, whichever the bank is for today.
         let store_dir = Bank::store_dir_at(bank.root()).unwrap_or_else(|| self.store_dir().clone());
-        Ok(Some(Self::of_view(bank, store_dir, Arc::clone(&self.standing))))
+        Ok(Some(self.of_view(bank, store_dir)))
     }
 }

@@ -13,9 +13,9 @@ pub const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 /// of which may take 5 s on a busy pool, and for each other.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The most that a command may be given to read: what a pipe holds, so that it can be written
-/// before the command is started.
-pub const MAX_INPUT: usize = 65_536;
+/// The most that a command may be given to read: what every pipe holds, also that of a user who has
+/// many, so that it can be written before the command is started.
+pub const MAX_INPUT: usize = 4096;
 
 /// Where administrators' programs lie when the service's `PATH` has only those for everybody.
 const MORE_DIRECTORIES: [&str; 4] =
@@ -156,6 +156,14 @@ impl Command {
         self.input.as_deref()
     }
 
+    /// The command as one would type it into a shell, with what it reads.
+    pub fn script(&self) -> String {
+        match &self.input {
+            Some(input) => format!("{self} <<'END'\n{input}END"),
+            None => self.to_string(),
+        }
+    }
+
     /// How long it may take.
     pub const fn deadline(&self) -> Duration {
         self.deadline
@@ -172,15 +180,11 @@ impl Command {
     }
 }
 
-/// The command as one would type it into a shell.
+/// The command as one would type it into a shell, in one line: without what it reads.
 impl fmt::Display for Command {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.program.name())?;
-        self.arguments.iter().try_for_each(|argument| write!(formatter, " {}", quote(argument)))?;
-        match &self.input {
-            Some(input) => write!(formatter, " <<'END'\n{input}END"),
-            None => Ok(()),
-        }
+        self.arguments.iter().try_for_each(|argument| write!(formatter, " {}", quote(argument)))
     }
 }
 
@@ -234,11 +238,19 @@ mod tests {
         let script = words[sent..].join(" ");
         let script = script.replace(" zfs ", " printf '<%s>' ");
         let words = Path::new("/bin/sh");
-        let expression = super::super::process::Children::expression(words, &["-c".into(), script]);
+        let arguments = ["-c".into(), script];
+        let expression = super::super::process::Children::expression(words, &arguments, None);
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let output = super::super::process::Children::default().run(&expression, deadline).unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(printed, "<receive><-o><mountpoint=/a b;$(x)><pool/a@b>");
+    }
+
+    #[test]
+    fn what_a_command_reads_is_shown_in_a_script_and_not_in_a_line() {
+        let command = Command::new(Program::Other("sfdisk"), ["/dev/a"]).input("label: gpt\n");
+        assert_eq!(command.to_string(), "sfdisk /dev/a");
+        assert_eq!(command.script(), "sfdisk /dev/a <<'END'\nlabel: gpt\nEND");
     }
 
     #[test]

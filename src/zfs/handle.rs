@@ -1,12 +1,10 @@
 //! The handle through which everything is asked and done.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, PipeReader, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-use duct::Expression;
 
 use super::command::{Command, MAX_INPUT, Program, look_up, quote};
 use super::error::ZfsError;
@@ -121,6 +119,11 @@ impl Zfs {
         }
     }
 
+    /// Whether the program of a command is there; the error says what to install.
+    pub fn check(&self, command: &Command) -> Result<(), ZfsError> {
+        self.invocation(command).map(drop)
+    }
+
     /// Runs a command whose output says nothing.
     pub fn run(&self, command: &Command) -> Result<(), ZfsError> {
         self.output(command).map(drop)
@@ -152,12 +155,9 @@ impl Zfs {
 
     fn output(&self, command: &Command) -> Result<Vec<u8>, ZfsError> {
         let (program, arguments) = self.invocation(command)?;
-        let expression = Children::expression(&program, &arguments);
-        let expression = match command.stdin() {
-            Some(text) => with_input(expression, text)
-                .map_err(|error| self.failure(command, Failure::Io(error)))?,
-            None => expression,
-        };
+        let input = command.stdin().map(filled_pipe).transpose();
+        let input = input.map_err(|error| self.failure(command, Failure::Io(error)))?;
+        let expression = Children::expression(&program, &arguments, input);
         let limit = self.limit(command);
         let start = Instant::now();
         let result = self.children().run(&expression, start + limit);
@@ -220,14 +220,14 @@ impl Zfs {
     }
 }
 
-/// Gives a command something to read: all of it is in the pipe before the command is started.
-fn with_input(expression: Expression, text: &str) -> io::Result<Expression> {
+/// A pipe with all of `text` in it, and nobody who could write more.
+fn filled_pipe(text: &str) -> io::Result<PipeReader> {
     if text.len() > MAX_INPUT {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(text.as_bytes())?;
-    Ok(expression.stdin_file(reader))
+    Ok(reader)
 }
 
 fn missing(program: &'static str) -> ZfsError {
@@ -283,6 +283,20 @@ mod tests {
         let fake = Fake::new(&format!("printf \"{message}\\n\" >&2; exit 1"));
         let error = fake.zfs.versions().unwrap_err();
         assert!(matches!(error, ZfsError::NoModule), "{error:?}");
+    }
+
+    #[test]
+    fn a_command_reads_what_it_is_given_and_then_the_end() {
+        let fake = Fake::new("cat; echo end");
+        let command = Command::zfs(["x"]).input("two\nlines\n");
+        assert_eq!(fake.zfs.read(&command).unwrap(), "two\nlines\nend\n");
+        assert_eq!(fake.zfs.read(&Command::zfs(["x"])).unwrap(), "end\n");
+        // One that does not read it is not waited for, and too much is refused before it starts.
+        let large = Command::zfs(["x"]).input("x".repeat(MAX_INPUT));
+        assert!(Fake::new("exit 0").zfs.run(&large).is_ok());
+        assert_eq!(fake.zfs.read(&large).unwrap().len(), MAX_INPUT + 4);
+        let too_large = Command::zfs(["x"]).input("x".repeat(MAX_INPUT + 1));
+        assert!(matches!(fake.zfs.run(&too_large), Err(ZfsError::Io { .. })));
     }
 
     #[test]

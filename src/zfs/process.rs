@@ -80,9 +80,19 @@ impl Default for Children {
 }
 
 impl Children {
-    /// A command whose messages and times do not depend on who runs it.
-    pub(super) fn expression(program: &Path, arguments: &[String]) -> Expression {
-        duct::cmd(program, arguments).env("LC_ALL", "C").env("TZ", "UTC").unchecked()
+    /// A command whose messages and times do not depend on who runs it, and who reads `input` where there
+    /// is any.
+    pub(super) fn expression(
+        program: &Path,
+        arguments: &[String],
+        input: Option<PipeReader>,
+    ) -> Expression {
+        let command = duct::cmd(program, arguments).env("LC_ALL", "C").env("TZ", "UTC").unchecked();
+        match input {
+            // What is nearest to the command counts: no later redirection takes this one's place.
+            Some(input) => command.stdin_file(input),
+            None => command,
+        }
     }
 
     /// Runs a command to its end; blocks until `deadline` and [`GRACE`] at most.
@@ -308,7 +318,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Expression {
-        Children::expression(Path::new("/bin/sh"), &["-c".into(), script.into()])
+        Children::expression(Path::new("/bin/sh"), &["-c".into(), script.into()], None)
     }
 
     fn soon() -> Instant {
@@ -400,7 +410,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_not_found() {
         let program = Path::new("/nonexistent/zfs");
-        let failure = Children::default().run(&Children::expression(program, &[]), soon());
+        let failure = Children::default().run(&Children::expression(program, &[], None), soon());
         match failure.unwrap_err() {
             Failure::Io(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
             other => panic!("{other:?}"),

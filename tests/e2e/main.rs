@@ -42,6 +42,7 @@ mod push_native;
 mod push_native_uploads;
 mod push_races;
 mod push_stock;
+mod read_errors;
 mod service;
 mod substitute;
 mod support;

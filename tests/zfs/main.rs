@@ -12,6 +12,7 @@ mod commands;
 #[path = "../e2e/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod e2e;
+mod format;
 mod init;
 mod pool;
 mod power_cut;

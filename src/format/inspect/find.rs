@@ -127,9 +127,9 @@ fn all_differ(layout: &Layout, found: &Found) -> Result<(), InspectError> {
     for (position, disk) in layout.disks.iter().enumerate() {
         let node = found.get(&disk.name).map(|located| &located.node);
         let before = layout.disks.iter().take(position);
-        let same = before
+        let mut same = before
             .filter(|other| node.is_some() && found.get(&other.name).map(|one| &one.node) == node);
-        if let Some(other) = same.last() {
+        if let Some(other) = same.next() {
             let why = format!("it is the same device as disk {}", other.name);
             return Err(InspectError::Unclear { disk: disk.name.clone(), why });
         }

@@ -5,17 +5,19 @@ mod find;
 mod surface;
 mod system;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
 pub use find::wait_for_disks;
 
-use super::facts::{Facts, ImportedPool, Member, MemberState};
+use super::facts::{Facts, ImportedPool, Member, MemberState, Signature};
 use super::layout::{Layout, Name};
 use super::plan;
 use crate::zfs::disk::label::PoolState;
 use crate::zfs::disk::list::BlockDevice;
+use crate::zfs::pool::Pool;
 use crate::zfs::{Zfs, ZfsError};
 use system::Accounts;
 
@@ -55,28 +57,39 @@ pub struct Located {
 /// Which disks of the layout were found.
 pub type Found = BTreeMap<Name, Located>;
 
+/// One look: what was asked already is not asked again.
+struct Look<'a> {
+    zfs: &'a Zfs,
+    layout: &'a Layout,
+    /// All block devices.
+    devices: Vec<BlockDevice>,
+    /// The devices of all pools that are imported, each with its pool.
+    in_pools: BTreeMap<String, Pool>,
+    /// What is on each device that was looked at.
+    probed: RefCell<BTreeMap<String, Vec<Signature>>>,
+}
+
 /// Looks at everything that matters for `layout`.
 pub fn inspect(zfs: &Zfs, layout: &Layout, found: &Found) -> Result<Facts, InspectError> {
-    let devices = zfs.block_devices()?;
-    let ours: BTreeSet<&str> = found.values().map(|located| located.node.as_str()).collect();
-    let in_pools = devices_of_pools(zfs, layout)?;
-    let mut facts = Facts {
-        members: members(zfs, layout, &devices, &ours)?,
-        host_id: system::host_id(),
-        ..Facts::default()
+    let look = Look {
+        zfs,
+        layout,
+        devices: zfs.block_devices()?,
+        in_pools: devices_of_pools(zfs, layout)?,
+        probed: RefCell::default(),
     };
+    let ours: BTreeSet<&str> = found.values().map(|located| located.node.as_str()).collect();
+    let mut facts =
+        Facts { members: look.members(&ours)?, host_id: system::host_id(), ..Facts::default() };
     for disk in &layout.disks {
-        let Some(located) = found.get(&disk.name) else { continue };
-        let Some(device) = devices.iter().find(|device| device.path == located.node) else {
-            // Gone between being found and being listed.
-            continue;
-        };
-        let looked_at = surface::disk(zfs, disk, located, device, &in_pools)?;
-        facts.disks.insert(disk.name.clone(), looked_at);
+        // It may be gone since it was found.
+        if let Some(located) = found.get(&disk.name)
+            && let Some(device) = look.devices.iter().find(|device| device.path == located.node)
+        {
+            facts.disks.insert(disk.name.clone(), look.disk(disk, located, device)?);
+        }
     }
-    if let Some(pool) = &layout.pool {
-        facts.pool = imported(zfs, pool)?;
-    }
+    facts.pool = look.imported_pool()?;
     let mountpoints = layout
         .datasets
         .iter()
@@ -90,8 +103,7 @@ pub fn inspect(zfs: &Zfs, layout: &Layout, found: &Found) -> Result<Facts, Inspe
             facts.owners.insert(owner.to_string(), numbers);
         }
     }
-    let partitions = layout.disks.iter().flat_map(|disk| &disk.partitions);
-    for partition in partitions {
+    for partition in layout.disks.iter().flat_map(|disk| &disk.partitions) {
         facts.new_uuids.insert(partition.name.clone(), system::new_uuid()?);
     }
     Ok(facts)
@@ -106,72 +118,76 @@ fn has_zfs<T>(layout: &Layout, asked: Result<T, ZfsError>) -> Result<Option<T>, 
 }
 
 /// The devices of all pools that are imported, each with its pool.
-fn devices_of_pools(zfs: &Zfs, layout: &Layout) -> Result<BTreeMap<String, String>, InspectError> {
+fn devices_of_pools(zfs: &Zfs, layout: &Layout) -> Result<BTreeMap<String, Pool>, InspectError> {
     let mut devices = BTreeMap::new();
-    let Some(pools) = has_zfs(layout, zfs.pools())? else { return Ok(devices) };
-    for pool in pools {
+    for pool in has_zfs(layout, zfs.pools())?.unwrap_or_default() {
         for vdev in zfs.status(&pool.name)?.vdevs {
             if vdev.name.starts_with('/') {
-                let name = pool.name.to_string();
-                devices.insert(system::node_of(&vdev.name), name);
+                devices.insert(system::node_of(&vdev.name), pool.clone());
             }
         }
     }
     Ok(devices)
 }
 
-/// Everything that says it is part of a pool. What is no disk of ours and cannot be read is left out:
-/// it may be a drive without a disk in it.
-fn members(
-    zfs: &Zfs,
-    layout: &Layout,
-    devices: &[BlockDevice],
-    ours: &BTreeSet<&str>,
-) -> Result<Vec<Member>, InspectError> {
-    let mut members = Vec::new();
-    for top in devices.iter().filter(|device| device.size > 0 && device.kind != "rom") {
-        for device in top.with_children() {
-            let probed = match zfs.probe(&device.path, None) {
-                Err(ZfsError::Failed { .. } | ZfsError::Io { .. })
-                    if !ours.contains(top.path.as_str()) =>
-                {
+impl Look<'_> {
+    /// What `blkid` recognises on a whole device, or else what `wipefs` does.
+    fn signatures(&self, node: &str) -> Result<Vec<Signature>, ZfsError> {
+        if let Some(known) = self.probed.borrow().get(node) {
+            return Ok(known.clone());
+        }
+        let mut found = self.zfs.probe(node, None)?;
+        if found.is_empty() {
+            found = self.zfs.signatures(node)?;
+        }
+        let found: Vec<Signature> = found.into_iter().map(Signature::from).collect();
+        self.probed.borrow_mut().insert(node.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// Everything that says it is part of a pool. What is no disk of ours and cannot be read is left
+    /// out: it may be a drive without a disk in it.
+    fn members(&self, ours: &BTreeSet<&str>) -> Result<Vec<Member>, InspectError> {
+        let mut members = Vec::new();
+        for top in self.devices.iter().filter(|device| device.size > 0 && device.kind != "rom") {
+            for device in top.with_children() {
+                let signatures = match self.signatures(&device.path) {
+                    Err(ZfsError::Failed { .. } | ZfsError::Io { .. })
+                        if !ours.contains(top.path.as_str()) =>
+                    {
+                        continue;
+                    }
+                    other => other?,
+                };
+                if !signatures.iter().any(|found| found.kind == "zfs_member") {
                     continue;
                 }
-                other => other?,
-            };
-            if !probed.iter().any(|found| found.kind == "zfs_member") {
-                continue;
+                let label = has_zfs(self.layout, self.zfs.vdev_label(&device.path))?.flatten();
+                members.extend(label.map(|label| Member {
+                    node: device.path.clone(),
+                    pool: label.pool,
+                    guid: label.pool_guid,
+                    state: match label.state {
+                        PoolState::Active | PoolState::Other => MemberState::Active,
+                        PoolState::Exported => MemberState::Exported,
+                        PoolState::Destroyed => MemberState::Destroyed,
+                        PoolState::NeverMade => MemberState::NeverMade,
+                    },
+                    host_id: label.host_id,
+                    host_name: label.host_name,
+                }));
             }
-            let Some(label) = has_zfs(layout, zfs.vdev_label(&device.path))?.flatten() else {
-                continue;
-            };
-            members.push(Member {
-                node: device.path.clone(),
-                pool: label.pool,
-                guid: label.pool_guid,
-                state: match label.state {
-                    PoolState::Active | PoolState::Other => MemberState::Active,
-                    PoolState::Exported => MemberState::Exported,
-                    PoolState::Destroyed => MemberState::Destroyed,
-                    PoolState::NeverMade => MemberState::NeverMade,
-                },
-                host_id: label.host_id,
-                host_name: label.host_name,
-            });
         }
+        Ok(members)
     }
-    Ok(members)
-}
 
-/// The pool of the layout with its datasets, if it is imported.
-fn imported(zfs: &Zfs, wanted: &super::layout::Pool) -> Result<Option<ImportedPool>, InspectError> {
-    let Some(pool) = zfs.pool(&wanted.name)? else { return Ok(None) };
-    let status = zfs.status(&wanted.name)?;
-    let devices = status.vdevs.iter().filter(|vdev| vdev.name.starts_with('/'));
-    Ok(Some(ImportedPool {
-        name: pool.name,
-        guid: pool.guid,
-        devices: devices.map(|vdev| system::node_of(&vdev.name)).collect(),
-        datasets: system::datasets(zfs, &wanted.name.root())?,
-    }))
+    /// The pool of the layout with its datasets, if it is imported.
+    fn imported_pool(&self) -> Result<Option<ImportedPool>, ZfsError> {
+        let Some(wanted) = &self.layout.pool else { return Ok(None) };
+        let ours = self.in_pools.iter().filter(|(_, pool)| pool.name == wanted.name);
+        let devices: Vec<_> = ours.clone().map(|(node, _)| node.clone()).collect();
+        let Some((_, pool)) = ours.last() else { return Ok(None) };
+        let datasets = system::datasets(self.zfs, &pool.name.root())?;
+        Ok(Some(ImportedPool { name: pool.name.clone(), guid: pool.guid, devices, datasets }))
+    }
 }

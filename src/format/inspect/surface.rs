@@ -13,8 +13,7 @@ use rustix::io::Errno;
 use super::super::facts::{Disk, Partition, Signature, Surface, Table};
 use super::super::layout::{self, MIB};
 use super::super::{mark, placement};
-use super::{InspectError, Located};
-use crate::zfs::Zfs;
+use super::{InspectError, Located, Look};
 use crate::zfs::disk::list::BlockDevice;
 use crate::zfs::disk::probe::Found;
 
@@ -22,126 +21,107 @@ use crate::zfs::disk::probe::Found;
 /// end of the disk.
 const GROWN: u64 = 2 * MIB;
 
-/// Looks at a disk. `in_pools` are the devices of the pools that are imported, each with its pool.
-pub(super) fn disk(
-    zfs: &Zfs,
-    wanted: &layout::Disk,
-    located: &Located,
-    device: &BlockDevice,
-    in_pools: &BTreeMap<String, String>,
-) -> Result<Disk, InspectError> {
-    let ends = Ends::read(&located.node, device.size)?;
-    let probed = zfs.probe(&located.node, None)?;
-    let surface = if matches!(&probed[..], [only] if only.kind == "gpt") {
-        Surface::Gpt(table(zfs, located, device, in_pools)?)
-    } else {
-        let signatures = together(probed, zfs.signatures(&located.node)?);
-        match (signatures.is_empty(), ends.are_zero) {
-            (true, true) => Surface::Blank,
-            (true, false) => Surface::Unknown,
-            (false, _) => Surface::Signed(signatures),
-        }
-    };
-    let mut disk = Disk {
-        path: located.path.clone(),
-        node: located.node.clone(),
-        size: device.size,
-        read_only: device.read_only,
-        users: users(device, in_pools)?,
-        surface,
-        marked: ends.are_marked,
-        remains: BTreeMap::new(),
-    };
-    let table = disk.table().filter(|_| !disk.marked);
-    let new: Vec<_> = wanted.partitions.iter().filter(|one| !one.keep).cloned().collect();
-    // Where there is no room nothing will be made.
-    for placed in placement::place(&new, table, disk.size).unwrap_or_default() {
-        let region = placed.start..placed.start + placed.size;
-        if let Some(remains) = zfs.probe(&located.node, Some(&region))?.into_iter().next() {
-            disk.remains.insert(placed.name, remains.into());
-        }
-    }
-    Ok(disk)
-}
-
-fn table(
-    zfs: &Zfs,
-    located: &Located,
-    device: &BlockDevice,
-    in_pools: &BTreeMap<String, String>,
-) -> Result<Table, InspectError> {
-    let table = zfs.partition_table(&located.node)?;
-    let mut partitions = Vec::new();
-    for partition in table.partitions {
-        let known = device.children.iter().find(|child| child.path == partition.node);
-        let known = known.filter(|child| child.size == partition.size);
-        let content = match known {
-            Some(_) => {
-                let probed = zfs.probe(&partition.node, None)?;
-                together(probed, zfs.signatures(&partition.node)?)
+impl Look<'_> {
+    /// Looks at a disk.
+    pub(super) fn disk(
+        &self,
+        wanted: &layout::Disk,
+        located: &Located,
+        device: &BlockDevice,
+    ) -> Result<Disk, InspectError> {
+        let ends = Ends::read(&located.node, device.size)?;
+        let signatures = self.signatures(&located.node)?;
+        let surface = match &signatures[..] {
+            [] if ends.are_zero => Surface::Blank,
+            [] => Surface::Unknown,
+            // Of a table of which `blkid` sees nothing half is gone; it has no UUID then.
+            [only] if only.kind == "gpt" && only.uuid.is_some() => {
+                Surface::Gpt(self.table(located, device)?)
             }
-            None => {
-                let region = partition.start..partition.start + partition.size;
-                together(zfs.probe(&located.node, Some(&region))?, Vec::new())
-            }
+            _ => Surface::Signed(signatures),
         };
-        partitions.push(Partition {
-            number: partition.number,
-            start: partition.start,
-            size: partition.size,
-            uuid: partition.uuid,
-            label: partition.label,
-            content: content.into_iter().next(),
-            visible: known.is_some(),
-            users: known.map(|child| users(child, in_pools)).transpose()?.unwrap_or_default(),
-            node: partition.node,
-        });
-    }
-    let disk_has_grown = device.size.saturating_sub(table.end) >= GROWN;
-    Ok(Table { partitions, disk_has_grown })
-}
-
-/// What either of them knows.
-fn together(blkid: Vec<Found>, wipefs: Vec<Found>) -> Vec<Signature> {
-    let mut signatures: Vec<Signature> = Vec::new();
-    for found in blkid.into_iter().chain(wipefs) {
-        if signatures.iter().all(|known| known.kind != found.kind) {
-            signatures.push(found.into());
+        let mut disk = Disk {
+            path: located.path.clone(),
+            node: located.node.clone(),
+            size: device.size,
+            read_only: device.read_only,
+            users: self.users(device)?,
+            surface,
+            marked: ends.are_marked,
+            remains: BTreeMap::new(),
+        };
+        let table = disk.table().filter(|_| !disk.marked);
+        let new: Vec<_> = wanted.partitions.iter().filter(|one| !one.keep).cloned().collect();
+        // Where there is no room nothing will be made.
+        for placed in placement::place(&new, table, disk.size).unwrap_or_default() {
+            let region = placed.start..placed.start + placed.size;
+            let remains = self.zfs.probe(&located.node, Some(&region))?;
+            if let Some(remains) = remains.into_iter().next() {
+                disk.remains.insert(placed.name, remains.into());
+            }
         }
+        Ok(disk)
     }
-    signatures
+
+    fn table(&self, located: &Located, device: &BlockDevice) -> Result<Table, InspectError> {
+        let table = self.zfs.partition_table(&located.node)?;
+        let mut partitions = Vec::new();
+        for partition in table.partitions {
+            let known = device.children.iter().find(|child| child.path == partition.node);
+            let known = known.filter(|child| child.size == partition.size);
+            let content = match known {
+                Some(_) => self.signatures(&partition.node)?.into_iter().next(),
+                None => {
+                    let region = partition.start..partition.start + partition.size;
+                    let found = self.zfs.probe(&located.node, Some(&region))?;
+                    found.into_iter().next().map(Signature::from)
+                }
+            };
+            partitions.push(Partition {
+                number: partition.number,
+                start: partition.start,
+                size: partition.size,
+                uuid: partition.uuid,
+                label: partition.label,
+                content,
+                visible: known.is_some(),
+                users: known.map(|child| self.users(child)).transpose()?.unwrap_or_default(),
+                node: partition.node,
+            });
+        }
+        let disk_has_grown = device.size.saturating_sub(table.end) >= GROWN;
+        Ok(Table { partitions, disk_has_grown })
+    }
+
+    /// Who uses a device or anything on it, in words.
+    fn users(&self, device: &BlockDevice) -> Result<Vec<String>, InspectError> {
+        let mut users = Vec::new();
+        for one in device.with_children() {
+            for point in one.mountpoints() {
+                users.push(match point {
+                    "[SWAP]" => format!("{} is swapped to", one.path),
+                    point => format!("{} is mounted at {point}", one.path),
+                });
+            }
+            if let Some(pool) = self.in_pools.get(&one.path) {
+                users.push(format!("{} is in the imported pool {}", one.path, pool.name));
+            }
+            for child in one.children.iter().filter(|child| child.kind != "part") {
+                users.push(format!("{} is part of {} ({})", one.path, child.path, child.kind));
+            }
+        }
+        if users.is_empty() && is_held(&device.path)? {
+            let user = format!("{} is held by somebody who has it for himself alone", device.path);
+            users.push(user);
+        }
+        Ok(users)
+    }
 }
 
 impl From<Found> for Signature {
     fn from(found: Found) -> Self {
         Self { kind: found.kind, label: found.label, uuid: found.uuid }
     }
-}
-
-/// Who uses a device or anything on it, in words.
-fn users(
-    device: &BlockDevice,
-    in_pools: &BTreeMap<String, String>,
-) -> Result<Vec<String>, InspectError> {
-    let mut users = Vec::new();
-    for one in device.with_children() {
-        for point in one.mountpoints() {
-            users.push(match point {
-                "[SWAP]" => format!("{} is swapped to", one.path),
-                point => format!("{} is mounted at {point}", one.path),
-            });
-        }
-        if let Some(pool) = in_pools.get(&one.path) {
-            users.push(format!("{} is in the imported pool {pool}", one.path));
-        }
-        for child in one.children.iter().filter(|child| child.kind != "part") {
-            users.push(format!("{} is part of {} ({})", one.path, child.path, child.kind));
-        }
-    }
-    if users.is_empty() && is_held(&device.path)? {
-        users.push(format!("{} is held by somebody who has it for himself alone", device.path));
-    }
-    Ok(users)
 }
 
 /// Whether the kernel has given the device to somebody alone: mounted, swapped to, in a pool, an array
@@ -226,15 +206,5 @@ mod tests {
         file.as_file().set_len(4096).unwrap();
         let ends = Ends::read(file.path().to_str().unwrap(), 4096).unwrap();
         assert!(ends.are_zero && !ends.are_marked);
-    }
-
-    #[test]
-    fn what_only_one_program_knows_counts() {
-        let found = |kind: &str| Found { kind: kind.into(), ..Found::default() };
-        let kinds: Vec<_> = together(vec![found("ext4")], vec![found("ext4"), found("gpt")])
-            .into_iter()
-            .map(|signature| signature.kind)
-            .collect();
-        assert_eq!(kinds, ["ext4", "gpt"]);
     }
 }

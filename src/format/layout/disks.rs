@@ -17,6 +17,9 @@ const SMALLEST_ESP: u64 = 64 * MIB;
 /// `SPA_MINDEVSIZE` of OpenZFS.
 const SMALLEST_VDEV: u64 = 64 * MIB;
 const SMALLEST_EXT4: u64 = 16 * MIB;
+/// What `sfdisk` reads about them has to fit into [`MAX_INPUT`](crate::zfs::command::MAX_INPUT): at
+/// most 200 bytes for each.
+const MAX_PARTITIONS: usize = 16;
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Who uses a disk that has no list of partitions.
@@ -140,8 +143,8 @@ fn partitions(setting: &Setting) -> Result<Vec<Partition>, ConfigError> {
         let entry = entry.with_key(format!("{}[{position}]", setting.key()));
         partitions.push(partition(&entry)?);
     }
-    if partitions.is_empty() {
-        return Err(setting.refuse("at least one partition is expected"));
+    if !(1..=MAX_PARTITIONS).contains(&partitions.len()) {
+        return Err(setting.refuse("at least one partition, and at most 16, are expected"));
     }
     Ok(partitions)
 }

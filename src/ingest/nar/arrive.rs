@@ -102,7 +102,9 @@ impl<'a> StoredBytes<'a> {
 
 impl Read for StoredBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.file.read_at(buffer, self.offset) {
+        let part = self.offset..self.offset.saturating_add(buffer.len() as u64);
+        let mut read = || self.file.read_at(buffer, self.offset);
+        match fault::reading(self.file, part).and_then(|()| read()) {
             Ok(length) => {
                 self.offset += length as u64;
                 Ok(length)

@@ -91,10 +91,19 @@ impl Watch {
         Arc::clone(&self.shared.troubles.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What ZFS says of the pool that a cache lies on, for a log. Blocks.
-    pub fn pool_report(&self, cache: &str) -> Option<String> {
-        let pool = self.report().caches.get(cache)?.pool();
-        self.shared.zfs.get()?.report(&pool).ok()
+    /// Looks at the pool that a cache lies on, because something in it could not be read, and closes the
+    /// cache where the pool gives nothing any more. Blocks. What ZFS says of the pool, for a log; empty
+    /// where the cache lies on none.
+    pub fn look_at_pool_of(&self, cache: &str) -> String {
+        self.shared.feel();
+        let report = self.report();
+        let Some(pool) = report.caches.get(cache).map(|dataset| dataset.pool()) else {
+            return String::new();
+        };
+        match self.shared.zfs().and_then(|zfs| zfs.report(&pool)) {
+            Ok(report) => report,
+            Err(error) => error.to_string(),
+        }
     }
 }
 

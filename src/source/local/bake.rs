@@ -31,7 +31,7 @@ use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePathHash;
-use crate::source::SourceError;
+use crate::source::{SourceError, StoredFile};
 
 /// Paths that wait to be baked; further ones wait for their next reader.
 const QUEUE: usize = 4096;
@@ -197,10 +197,20 @@ impl Bakery {
         }
     }
 
-    /// Reads the content of a baked NAR; `None` where it is not baked.
-    pub fn reader(&self, nar_hash: Sha256) -> Result<Option<seekable::Reader<File>>, SourceError> {
+    /// Has a path baked again whose file could not be read.
+    pub fn could_not_be_read(&self, nar_hash: Sha256, error: &io::Error) {
+        tracing::warn!("a baked file could not be read, and is baked again: {error}");
+        self.forget(nar_hash);
+    }
+
+    /// Reads the content of a baked NAR, as `watch` has its file; `None` where it is not baked.
+    pub fn reader(
+        &self,
+        nar_hash: Sha256,
+        watch: impl FnOnce(File) -> StoredFile,
+    ) -> Result<Option<seekable::Reader<StoredFile>>, SourceError> {
         let Some((file, size)) = self.open(nar_hash)? else { return Ok(None) };
-        match seekable::Reader::open(file, size) {
+        match seekable::Reader::open(watch(file), size) {
             Ok(reader) => Ok(Some(reader)),
             Err(error) => {
                 tracing::warn!("a baked file is damaged, and is baked again: {error}");

@@ -10,11 +10,18 @@ pub mod objects;
 pub mod tree;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Expected, Nar, NarBody, SourceError, Stored};
+use prometheus::IntCounter;
+
+use super::storm::Storm;
+use super::vital::Vital;
+use super::{Expected, Nar, NarBody, SourceError, Stored, StoredFile};
+use crate::bank::is_read_error;
 use crate::index::presence::Presence;
 use crate::nix::hash::Sha256;
 use crate::nix::nar;
@@ -54,6 +61,9 @@ pub struct LocalStore {
     bakery: Option<Arc<Bakery>>,
     first_read_is_zstd: bool,
     quarantine: Mutex<HashMap<StorePathHash, Instant>>,
+    pub(super) vital: Arc<Vital>,
+    storm: Storm,
+    read_errors: OnceLock<IntCounter>,
 }
 
 /// A tree of the store that is to be sent as a NAR.
@@ -86,6 +96,9 @@ impl LocalStore {
             bakery,
             first_read_is_zstd,
             quarantine: Mutex::default(),
+            vital: Arc::default(),
+            storm: Storm::default(),
+            read_errors: OnceLock::new(),
         }
     }
 
@@ -106,6 +119,31 @@ impl LocalStore {
         quarantine.insert(path, Instant::now());
         drop(quarantine);
         self.presence.truth_changed();
+    }
+
+    pub(super) fn count_read_errors_with(&self, counter: IntCounter) {
+        // Several caches may share a store, and they count the same.
+        let _ = self.read_errors.set(counter);
+    }
+
+    /// Takes it that a file of the path could not be read: says whether the path is answered as absent
+    /// for a while, and not everything is away. Blocks.
+    pub fn unreadable(&self, path: &StorePath, why: &str) -> bool {
+        if let Some(errors) = self.read_errors.get() {
+            errors.inc();
+        }
+        let report = self.vital.ask(&self.layout.real_dir.join(path.as_str()));
+        let everything = self.vital.check().is_err()
+            || (!self.vital.is_watched() && self.storm.strike(path.as_str(), Instant::now()));
+        if everything {
+            return false;
+        }
+        if !self.is_in_quarantine(path.hash()) {
+            let report = report.map_or_else(String::new, |said| format!(". The pool says: {said}"));
+            tracing::error!(%path, "cannot be read, answered as not there: {why}{report}");
+        }
+        self.quarantine(path.hash());
+        true
     }
 
     pub(super) fn look(&self) -> Result<(), SourceError> {
@@ -177,11 +215,11 @@ impl LocalStore {
         let Some(bakery) = &self.bakery else { return Ok(None) };
         let tag = NarFileName::zstd(nar_hash).file_name();
         if let Some((file, size)) = bakery.open(nar_hash)? {
-            return Ok(Some(Nar {
-                body: NarBody::Stored(Stored::File(file)),
-                size: Some(size),
-                tag,
-            }));
+            let file = self.baked_file(bakery, nar_hash, file);
+            if file.probe().is_ok() {
+                let body = NarBody::Stored(Stored::File(file));
+                return Ok(Some(Nar { body, size: Some(size), tag }));
+            }
         }
         let Some(info) = self.path_of_nar(nar_hash, path)? else { return Ok(None) };
         let job = bakery.bake_now(self.tree_of(&info.path)?, info)?;
@@ -216,7 +254,8 @@ impl LocalStore {
         info: Option<&PathInfo>,
     ) -> Result<Option<Nar>, SourceError> {
         let Some(bakery) = &self.bakery else { return Ok(None) };
-        let Some(reader) = bakery.reader(nar_hash)? else { return Ok(None) };
+        let watch = |file| self.baked_file(bakery, nar_hash, file);
+        let Some(reader) = bakery.reader(nar_hash, watch)? else { return Ok(None) };
         let size = reader.size();
         let expected = match info {
             Some(info) => Expected::from(info),
@@ -229,6 +268,18 @@ impl LocalStore {
         };
         let body = NarBody::Stored(Stored::Seekable(Box::new(reader), expected));
         Ok(Some(Nar { body, size: Some(size), tag: nar_hash.to_nix32() }))
+    }
+
+    /// A baked file, which is baked again if it cannot be read.
+    fn baked_file(&self, bakery: &Arc<Bakery>, nar_hash: Sha256, file: File) -> StoredFile {
+        let (bakery, errors) = (Arc::clone(bakery), self.read_errors.get().cloned());
+        let forget = move |_, error: &io::Error| {
+            if let Some(errors) = &errors {
+                errors.inc();
+            }
+            bakery.could_not_be_read(nar_hash, error);
+        };
+        StoredFile::watched(file, Arc::new(forget))
     }
 
     fn path_of_nar(
@@ -261,9 +312,14 @@ impl LocalStore {
         }
         match std::fs::symlink_metadata(self.layout.real_dir.join(info.path.as_str())) {
             Ok(_) => Ok(Some(info)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The collector removes the tree before the row is gone, or somebody else did.
                 Err(SourceError::Damaged(format!("{} is valid but not there", info.path)))
+            }
+            Err(error)
+                if is_read_error(&error) && self.unreadable(&info.path, &error.to_string()) =>
+            {
+                Err(SourceError::Damaged(format!("{}: {error}", info.path)))
             }
             Err(error) => Err(SourceError::Unavailable(format!("{}: {error}", info.path))),
         }

@@ -97,7 +97,7 @@ mod tests {
             mount_ext4("/dev/a1", Path::new("/var/cache/my data"), &options),
             give(Path::new("/srv"), (1, 2)),
         ]
-        .map(|command| command.to_string());
+        .map(|command| command.script());
         assert_eq!(
             shown,
             [

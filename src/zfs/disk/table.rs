@@ -221,13 +221,13 @@ mod tests {
             label: "snowbank-esp.new".into(),
         };
         assert_eq!(
-            create("/dev/vdb", std::slice::from_ref(&partition)).to_string(),
+            create("/dev/vdb", std::slice::from_ref(&partition)).script(),
             "sfdisk --quiet --no-reread --wipe never --wipe-partitions never /dev/vdb <<'END'\n\
              label: gpt\n\
              3: start=1MiB, size=512MiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=u, \
              name=\"snowbank-esp.new\"\nEND"
         );
-        let shown = append("/dev/vdb", &[partition]).to_string();
+        let shown = append("/dev/vdb", &[partition]).script();
         assert!(shown.contains(" --append --no-reread ") && !shown.contains("label:"), "{shown}");
         assert_eq!(
             set_label("/dev/vdb", 2, "snowbank-root").to_string(),

@@ -290,7 +290,7 @@ impl<'a> Party<'a> {
         let (program, arguments) = zfs.invocation(command)?;
         let start = || {
             let (complaint, complaint_of_child) = io::pipe()?;
-            let expression = connect(Children::expression(&program, &arguments));
+            let expression = connect(Children::expression(&program, &arguments, None));
             let child = zfs.children().start(expression.stderr_file(complaint_of_child))?;
             Ok((child, complaint))
         };

@@ -138,7 +138,7 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
 fn lines(plan: &Plan) -> Vec<String> {
     let actions = plan.steps.iter().flat_map(|step| &step.actions);
     let line = |action: &super::super::step::Action| match action {
-        super::super::step::Action::Run(command) => command.to_string(),
+        super::super::step::Action::Run(command) => command.script(),
         super::super::step::Action::WaitFor(path) => format!("wait {}", path.display()),
     };
     actions.map(line).collect()

@@ -10,6 +10,7 @@ use rustix::io::{Errno, pread};
 use super::TreeError;
 use super::error::quote;
 use super::plan::{LargeFile, Piece, Segment};
+use crate::fault;
 use crate::source::buffer::Buffer;
 
 /// O_NONBLOCK so that a pipe that took a file's place does not hang us; it means nothing to files.
@@ -87,6 +88,9 @@ fn read(
     buffer: &mut Buffer,
 ) -> Result<(), TreeError> {
     let mut position = range.start;
+    fault::reading(file, range.clone()).map_err(|error| {
+        TreeError::at(path, "read", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
     while position < range.end {
         let rest = buffer.rest();
         let most = usize::try_from(range.end - position).unwrap_or(usize::MAX).min(rest.len());
