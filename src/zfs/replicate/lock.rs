@@ -1,6 +1,7 @@
 //! One run at a time for each place.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -19,8 +20,14 @@ impl Lock {
     pub fn take(directory: &Path, to: &Location) -> Result<Self, ReplicateError> {
         let file = path(directory, to);
         let failed = |source| ReplicateError::Lock { file: file.clone(), source };
-        // It stays when it is let go of: removing it would let two hold two files of one name.
-        let opened = File::options().write(true).create(true).truncate(false).open(&file);
+        // It stays when it is let go of: removing it would let two hold two files of one name. Whoever may
+        // read it may lock it, so that it does not matter who of root and the service was here first.
+        let opened = match File::open(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::options().write(true).create(true).truncate(false).open(&file)
+            }
+            opened => opened,
+        };
         let opened = opened.map_err(failed)?;
         match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: opened }),
