@@ -4,6 +4,7 @@
 pub mod agent;
 mod banks;
 pub mod datasets;
+pub mod doctor;
 mod parts;
 pub mod replicate;
 pub mod urls;

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 mod agent;
 mod cache;
 mod client;
+mod doctor;
 mod format;
 mod hook;
 mod key;
@@ -76,6 +77,7 @@ enum Command {
     Token(token::TokenArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
+    Doctor(doctor::DoctorArguments),
     Zfs(zfs::ZfsArguments),
     Format(format::FormatArguments),
 }
@@ -164,6 +166,9 @@ pub enum CommandError {
     /// A cache is not destroyed.
     #[error(transparent)]
     Destroy(#[from] DestroyError),
+    /// The doctor found something.
+    #[error("problems found: {0}")]
+    Problems(usize),
     /// What somebody types cannot be read.
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
@@ -206,6 +211,7 @@ impl CommandError {
             | Self::Snapshot(_)
             | Self::Release(_)
             | Self::Destroy(_)
+            | Self::Problems(_)
             | Self::Input(_)
             | Self::Replicate(_) => 1,
         }
@@ -251,6 +257,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Token(arguments) => token::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
         Command::Format(arguments) => format::run(&arguments),
     }

@@ -238,3 +238,36 @@ fn status_shows_each_cache_and_sets_what_drifted_when_asked() {
     let refused = elsewhere.root(&["zfs", "status"]).refusal();
     assert!(refused.contains("snowbank zfs init"), "{refused}");
 }
+
+#[test]
+fn the_doctor_finds_nothing_after_an_init_and_names_what_is_broken() {
+    let pool = Pool::on([Disk::take()]);
+    let place = Place::new(TWO);
+    place.init(&pool);
+    let parent = format!("{}/snowbank", pool.name());
+    place.configure(&format!("[zfs]\ndataset = \"{parent}\"\n{TWO}"));
+    place.serve().stop();
+    let well = place.service(&["doctor"]).expect(0);
+    assert!(!well.contains("problem"), "{well}");
+    assert!(
+        well.contains(&format!("ok      {SERVICE} may manage what is below {parent}")),
+        "{well}"
+    );
+    assert!(well.contains("was never scrubbed"), "{well}");
+
+    run("zfs", ["unmount", &format!("{parent}/team")]);
+    run("zfs", ["set", "recordsize=128K", &format!("{parent}/default")]);
+    run("zfs", ["unallow", "-u", SERVICE, "hold", &parent]);
+    let said = place.service(&["doctor", "--json"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let is = |verdict: &str, words: &str| {
+        let mut findings = found.as_array().unwrap().iter();
+        findings.any(|finding| {
+            finding["verdict"] == verdict && finding["what"].as_str().unwrap().contains(words)
+        })
+    };
+    assert!(is("problem", &format!("{parent}/team is not mounted")), "{found}");
+    assert!(is("warning", "recordsize=131072"), "{found}");
+    assert!(is("warning", "may not hold"), "{found}");
+}
