@@ -79,7 +79,8 @@ fn a_copy_has_everything_that_the_tree_has() {
 
 #[test]
 fn whatever_changes_is_seen_and_copied() {
-    let changes: [(&str, fn(&Path)); 12] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 12] = [
         ("a new file", |top| fs::write(top.join(PATH).join("new"), "x").unwrap()),
         ("a file that is gone", |top| fs::remove_file(top.join(PATH).join("empty")).unwrap()),
         ("a tree that is gone", |top| fs::remove_dir_all(top.join(PATH)).unwrap()),
