@@ -34,6 +34,7 @@ fn main() -> Result<()> {
         ("narinfo", narinfo()?),
         ("push", push()?),
         ("range_url", range_url()),
+        ("zfs", zfs()),
     ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         fs::create_dir_all(&directory)?;
@@ -240,4 +241,26 @@ fn range_url() -> Vec<Seed> {
     let size = 1000u64.to_le_bytes();
     let seed = |(name, text): (&str, String)| (name.into(), [&size, text.as_bytes()].concat());
     texts.map(seed).into()
+}
+
+/// What OpenZFS printed, behind the byte that says what it is.
+fn zfs() -> Vec<Seed> {
+    let dataset = "tank/a\tfilesystem\t13206706146866910822\t98304\t1258192896\t98304\t43008\t1572864000\t0\t\
+                   1.87\t0\tyes\toff\ttank/b@c\t1-f4e2-110-78\t/store\n";
+    let snapshot =
+        "tank/a@s1\t7650925001590171103\t27\t1795249033\t0\t34725888\t34725888\t1\tdaily\n";
+    let pool = "tank\t2952790016\t589824\t2952200192\t-\t0\t1.00\tONLINE\t17110714527718625116\toff\t1\t2\n";
+    let mounts = "30 22 0:25 / /a\\040b rw,noatime shared:9 - zfs tank/store rw,xattr\n";
+    let seeds: [(&str, u8, &str); 9] = [
+        ("name", 0, "tank/snowbank/main@daily-2026-11-25"),
+        ("place", 0, "root@host:tank/a"),
+        ("dataset", 1, dataset),
+        ("snapshot", 1, snapshot),
+        ("pool", 1, pool),
+        ("json", 2, include_str!("../src/zfs/samples/2.3.9/status_after_corrupt_j.out")),
+        ("text", 3, include_str!("../src/zfs/samples/2.1.11/data_err_scrub.out")),
+        ("mounts", 4, mounts),
+        ("arc", 5, include_str!("../src/zfs/samples/2.1.11/arcstats.out")),
+    ];
+    seeds.map(|(name, kind, text)| (name.into(), [&[kind], text.as_bytes()].concat())).into()
 }

@@ -7,6 +7,7 @@ pub mod datasets;
 pub mod doctor;
 mod parts;
 pub mod replicate;
+mod snapshots;
 pub mod urls;
 mod watching;
 pub mod zfs_status;
@@ -146,6 +147,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = notifier.watch(is_alive) => {}
         () = keep_looking(&state) => {}
         () = keep_expiring(&state, config.limits.pending_age) => {}
+        () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
     }
     tracing::info!("stopped");

@@ -1,11 +1,13 @@
 //! `snowbank format`
 
+mod move_nix;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::CommandError;
@@ -25,19 +27,25 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 /// What is there already is left as it is: a pool is imported, never made anew, and a disk with anything on it that
 /// the file does not name is refused. It may be run again at any time, and after having been killed at any point.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   snowbank format --print-example dedicated > layout.toml
   snowbank format --layout layout.toml --dry-run
   snowbank format --layout layout.toml
   snowbank format --layout layout.toml --wipe cache
+  snowbank format move-nix --layout layout.toml --dry-run
 
 Ends with 0 if everything is as the file says, with 2 if the file is wrong or something was refused, and with 1 if
-anything else went wrong, such as a disk that did not appear.")]
+anything else went wrong, such as a disk that did not appear."
+)]
 pub(super) struct FormatArguments {
     /// What the disks should look like
     #[arg(long, value_name = "FILE", required_unless_present = "print_example")]
     layout: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<FormatCommand>,
     /// Print the commands that would be run, and run none that changes anything
     #[arg(long)]
     dry_run: bool,
@@ -58,6 +66,11 @@ pub(super) struct FormatArguments {
     print_example: Option<Example>,
 }
 
+#[derive(Debug, Subcommand)]
+enum FormatCommand {
+    MoveNix(move_nix::MoveNixArguments),
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Example {
     /// A second disk that is the pool, and a third one with an ext4 file system
@@ -67,6 +80,9 @@ enum Example {
 }
 
 pub(super) fn run(arguments: &FormatArguments) -> Result<(), CommandError> {
+    if let Some(FormatCommand::MoveNix(arguments)) = &arguments.command {
+        return move_nix::run(arguments);
+    }
     if let Some(example) = arguments.print_example {
         return print(match example {
             Example::Dedicated => layout::EXAMPLE_DEDICATED,
@@ -76,9 +92,7 @@ pub(super) fn run(arguments: &FormatArguments) -> Result<(), CommandError> {
     let file = arguments.layout.as_deref().unwrap_or(Path::new(""));
     let layout = Layout::load(file)?;
     let permission = permission(arguments, &layout)?;
-    if !rustix::process::geteuid().is_root() {
-        return Err(CommandError::Usage("format reads and writes disks, which takes root".into()));
-    }
+    needs_root()?;
     let zfs = match &layout.pool {
         Some(_) => Zfs::find().map_err(CommandError::Zfs)?,
         None => Zfs::not_asked(),
@@ -100,6 +114,13 @@ pub(super) fn run(arguments: &FormatArguments) -> Result<(), CommandError> {
     };
     let notes = notes.iter().map(|note| format!("note: {note}\n"));
     print(&notes.chain([summary]).collect::<String>())
+}
+
+fn needs_root() -> Result<(), CommandError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CommandError::Usage("format reads and writes disks, which takes root".into()))
 }
 
 fn failed(error: FormatError) -> CommandError {

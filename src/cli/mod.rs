@@ -44,6 +44,7 @@ use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
+use crate::format::move_nix::MoveError;
 use crate::index::state::StateError;
 use crate::keep::destroy::DestroyError;
 use crate::keep::release::ReleaseError;
@@ -132,6 +133,9 @@ pub enum CommandError {
     /// Disks are not as they should be.
     #[error(transparent)]
     Format(Box<FormatError>),
+    /// `/nix` was not moved.
+    #[error(transparent)]
+    MoveNix(Box<MoveError>),
     /// Another one is at the disks.
     #[error(transparent)]
     FormatLock(LockError),
@@ -185,6 +189,7 @@ impl CommandError {
             | Self::Token(_)
             | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
             Self::Format(error) if error.is_refusal() => 2,
+            Self::MoveNix(error) if error.is_refusal() => 2,
             Self::Key(_)
             | Self::App(_)
             | Self::NoToken(_)
@@ -196,6 +201,7 @@ impl CommandError {
             | Self::Path(_)
             | Self::Push(_)
             | Self::Format(_)
+            | Self::MoveNix(_)
             | Self::FormatLock(_)
             | Self::Queue(_)
             | Self::Zfs(_)

@@ -19,6 +19,7 @@ pub mod inspect;
 pub mod layout;
 pub mod lock;
 pub mod mark;
+pub mod move_nix;
 pub mod placement;
 pub mod plan;
 pub mod step;

@@ -113,7 +113,9 @@ impl ResumeToken {
 }
 
 impl Dataset {
-    fn parse(line: &str) -> Result<Self, String> {
+    /// Reads a line of `zfs list -Hp` with the columns that [`Zfs::list`] asks for; the error says
+    /// what is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
         let [
             name,
             kind,

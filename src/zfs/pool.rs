@@ -72,7 +72,9 @@ pub struct Feature {
 }
 
 impl Pool {
-    fn parse(line: &str) -> Result<Self, String> {
+    /// Reads a line of `zpool list -Hp` with the columns that [`Zfs::pools`] asks for; the error says
+    /// what is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
         let [name, size, allocated, free, fragmentation, capacity, dedup, health, guid, rest] =
             columns(line)?;
         let name = PoolName::parse(name).map_err(|error| error.to_string())?;

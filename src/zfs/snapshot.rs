@@ -55,7 +55,9 @@ pub struct Hold {
 }
 
 impl SnapshotInfo {
-    fn parse(line: &str, properties: usize) -> Result<Self, String> {
+    /// Reads a line of `zfs list -Hp -t snapshot` with the columns that [`Zfs::snapshots`] asks for,
+    /// and so many user properties; the error says what is wrong with it.
+    pub fn parse(line: &str, properties: usize) -> Result<Self, String> {
         let [name, guid, createtxg, creation, used, referenced, written, rest] = columns(line)?;
         let mut rest = rest.splitn(properties + 1, '\t');
         let holds = rest.next().unwrap_or_default();

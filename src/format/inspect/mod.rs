@@ -184,9 +184,9 @@ impl Look<'_> {
     /// The pool of the layout with its datasets, if it is imported.
     fn imported_pool(&self) -> Result<Option<ImportedPool>, ZfsError> {
         let Some(wanted) = &self.layout.pool else { return Ok(None) };
-        let ours = self.in_pools.iter().filter(|(_, pool)| pool.name == wanted.name);
+        let mut ours = self.in_pools.iter().filter(|(_, pool)| pool.name == wanted.name);
         let devices: Vec<_> = ours.clone().map(|(node, _)| node.clone()).collect();
-        let Some((_, pool)) = ours.last() else { return Ok(None) };
+        let Some((_, pool)) = ours.next() else { return Ok(None) };
         let datasets = system::datasets(self.zfs, &pool.name.root())?;
         Ok(Some(ImportedPool { name: pool.name.clone(), guid: pool.guid, devices, datasets }))
     }

@@ -4,6 +4,7 @@
 //! Questions are methods of [`Zfs`], which runs all programs; changes are [`Command`]s made by the
 //! functions of [`make`], [`pool`] and [`table`], so that what a dry run prints and what is run are one thing.
 
+pub mod host;
 pub mod label;
 pub mod list;
 pub mod make;

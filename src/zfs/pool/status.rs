@@ -1,6 +1,7 @@
 //! What `zpool status` says, whichever way it was asked.
 
 use super::super::name::PoolName;
+use super::{status_json, status_text};
 
 /// The most files with errors that are listed; [`PoolStatus::error_count`] has all.
 pub(super) const MAX_FILES: usize = 1000;
@@ -148,6 +149,18 @@ pub struct Vdev {
 }
 
 impl PoolStatus {
+    /// Reads what OpenZFS 2.3 and later print of `pool` by `zpool status -j -pP --json-int -v`; the
+    /// error says what is wrong with it.
+    pub fn parse_json(text: &str, pool: &PoolName) -> Result<Self, String> {
+        status_json::parse(text, pool)
+    }
+
+    /// Reads what all versions print of `pool` by `zpool status -pP -v` with `LC_ALL=C` and
+    /// `TZ=UTC`; the error says what is wrong with it.
+    pub fn parse_text(text: &str, pool: &PoolName) -> Result<Self, String> {
+        status_text::parse(text, pool)
+    }
+
     /// The errors of all devices together: read, write, checksum. What devices are put together to
     /// has counters of its own, for blocks that no device of it could give; they count too.
     pub fn errors(&self) -> (u64, u64, u64) {

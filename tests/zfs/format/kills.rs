@@ -1,12 +1,6 @@
 //! SIGKILL, and run again.
 
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt as _,
-    process::Child,
-    thread,
-    time::Instant,
-};
+use std::{fs, os::unix::process::ExitStatusExt as _, process::Child, thread, time::Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
