@@ -3,6 +3,7 @@
 //! start the machine several times, such as `tests/zfs/power-cut`.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
