@@ -5,7 +5,7 @@
 //! What fails again is answered as absent from then on, so that clients go elsewhere, until
 //!
 //! - the file is another one, because it was healed or pushed again; this is seen when it is asked for, or
-//! - it can be read from its first byte to its last, which is tried after [`RETRY`], and then ever later.
+//! - it can be read from its first byte to its last, which is tried after `RETRY`, and then ever later.
 //!
 //! Where everything fails it is no absence but a failure of the whole source: somebody who watches the
 //! pool says so ([`Vital`]), the mark of the bank cannot be read either, or too many files fail at once.

@@ -1,7 +1,7 @@
 //! Disks, through the programs of util-linux, e2fsprogs and dosfstools: what is on them, and making
 //! partition tables and file systems.
 //!
-//! Questions are methods of [`Zfs`], which runs all programs; changes are [`Command`]s made by the
+//! Questions are methods of [`Zfs`](super::Zfs), which runs all programs; changes are [`Command`]s made by the
 //! functions of [`make`], [`pool`] and [`table`], so that what a dry run prints and what is run are one thing.
 
 pub mod host;
