@@ -283,7 +283,7 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     }
     connect_bakery(store.as_ref(), &caches);
     let watch = Arc::new(watching::start(config, &banks, &ingests, &metrics)?);
-    watching::connect_reports(&banks, &watch);
+    watching::connect_reports(config, &banks, &watch);
     watching::connect_twins(&ingests, &banks, &watch, &metrics);
     for cache in caches.values() {
         if let Err(error) = cache.look() {

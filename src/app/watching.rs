@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::AppError;
 use crate::auth::PushPolicy;
 use crate::bank::Bank;
-use crate::config::Config;
+use crate::config::{CacheConfig, Config};
 use crate::ingest::{Ingest, Twin};
 use crate::keep::probe::Probe;
-use crate::keep::watch::{Watch, Watched};
+use crate::keep::watch::{Lying, Watch, Watched, datasets_of};
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::source::vital::Standing;
@@ -67,9 +67,16 @@ pub(super) fn connect_twins(
 }
 
 /// Has a source that could not read a file told what its pool says, for the log; a pool that gives
-/// nothing at all any more closes the cache first.
-pub(super) fn connect_reports(banks: &Banks, watch: &Arc<Watch>) {
-    for (name, (_, source)) in banks {
+/// nothing at all any more closes the cache first. Where there is no pool to ask, the source judges by
+/// how many files fail.
+pub(super) fn connect_reports(config: &Config, banks: &Banks, watch: &Arc<Watch>) {
+    let lying = |cache: &CacheConfig| Lying {
+        cache: cache.name.clone(),
+        directory: cache.directory.clone(),
+        dataset: cache.dataset(&config.zfs),
+    };
+    let on_zfs = datasets_of(&config.caches.iter().map(lying).collect::<Vec<_>>());
+    for (name, (_, source)) in banks.iter().filter(|(name, _)| on_zfs.contains_key(*name)) {
         // Weakly: the watch holds the sources.
         let (watch, cache) = (Arc::downgrade(watch), name.clone());
         source.vital().report_with(Box::new(move |_| {
