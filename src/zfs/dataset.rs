@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::command::Command;
 use super::error::ZfsError;
 use super::handle::Zfs;
-use super::name::{DatasetName, Snapshot};
-use super::text::{Ratio, columns, limit, number, optional, optional_number};
+use super::name::DatasetName;
+use super::text::{Ratio, columns, limit, number, optional, optional_number, ours};
 
 /// The columns that are asked for, in the order of [`Dataset::parse`]. The mount point is last: it
 /// may hold a tab.
@@ -47,8 +47,9 @@ pub struct Dataset {
     pub mounted: bool,
     /// Whether it may not be written to.
     pub readonly: bool,
-    /// The snapshot that it is a clone of.
-    pub origin: Option<Snapshot>,
+    /// The full name of the snapshot that it is a clone of, which may be one that Snowbank would not
+    /// give.
+    pub origin: Option<String>,
     /// Where it is mounted when it is.
     pub mountpoint: Mountpoint,
     /// With what an interrupted stream into it goes on; none where none was interrupted.
@@ -139,7 +140,6 @@ impl Dataset {
         let bytes =
             |column: &'static str, text: &str| number(text).map_err(|what| in_column(column, what));
         let limit = |column, text| limit(text).map_err(|what| in_column(column, what));
-        let origin = optional(origin).map(Snapshot::parse).transpose();
         let token = optional(token).map(|token| {
             ResumeToken::parse(token).ok_or_else(|| in_column("receive_resume_token", token.into()))
         });
@@ -162,7 +162,7 @@ impl Dataset {
                 .unwrap_or(0),
             mounted: mounted == "yes",
             readonly: readonly == "on",
-            origin: origin.map_err(|error| in_column("origin", error.to_string()))?,
+            origin: optional(origin).map(String::from),
             mountpoint: Mountpoint::parse(mountpoint)
                 .map_err(|what| in_column("mountpoint", what))?,
             receive_resume_token: token.transpose()?,
@@ -172,12 +172,13 @@ impl Dataset {
 }
 
 impl Zfs {
-    /// The dataset `root`, with everything below it where `recursive`.
+    /// The dataset `root`, with everything below it where `recursive`, but what has a name that
+    /// Snowbank would not give.
     pub fn list(&self, root: &DatasetName, recursive: bool) -> Result<Vec<Dataset>, ZfsError> {
         let depth: &[&str] = if recursive { &["-r"] } else { &[] };
         let command = Command::zfs(["list", "-Hp", "-t", "filesystem,volume", "-o", COLUMNS]);
         let command = command.args(depth.iter().copied()).arg(root.as_str());
-        self.parse(&command, |text| text.lines().map(Dataset::parse).collect())
+        self.parse(&command, |text| ours(text).map(Dataset::parse).collect())
     }
 
     /// The dataset `name`, or none where there is none. That there is none is known from the list of

@@ -73,6 +73,17 @@ impl NameError {
     }
 }
 
+/// Whether a text is a name that somebody else gave: OpenZFS allows it, and Snowbank would not. What
+/// has one is not Snowbank's and is passed over, so that it does not spoil a whole list.
+pub(super) fn is_foreign(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:- /@#%".contains(&byte);
+    !text.is_empty()
+        && text.bytes().all(allowed)
+        && DatasetName::parse(text).is_err()
+        && Snapshot::parse(text).is_err()
+        && Bookmark::parse(text).is_err()
+}
+
 /// The rule that one component of a name breaks, if it breaks one.
 fn fault_of_component(text: &str) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
@@ -361,6 +372,18 @@ mod tests {
         for text in ["tank", "tank@a@b", "tank@a/b", "tank#a@b", "@a", "tank@"] {
             assert!(Snapshot::parse(text).is_err(), "{text:?}");
             assert!(Bookmark::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_zfs_allows_and_we_do_not_is_somebody_elses() {
+        for name in
+            ["my pool", "tank/a b", "tank/-a", "tank/a@my snap", "tank/a@-x", "tank#-", "1x"]
+        {
+            assert!(is_foreign(name), "{name:?}");
+        }
+        for name in ["tank", "tank/a", "tank/a@x", "tank/a#x", "", "tank/ä", "tank\n", "a;b"] {
+            assert!(!is_foreign(name), "{name:?}");
         }
     }
 

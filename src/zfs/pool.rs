@@ -6,7 +6,7 @@ use super::command::Command;
 use super::error::ZfsError;
 use super::handle::Zfs;
 use super::name::PoolName;
-use super::text::{Ratio, columns, number, optional_number, shorten_lines};
+use super::text::{Ratio, columns, number, optional_number, ours, shorten_lines};
 
 pub mod status;
 mod status_json;
@@ -106,11 +106,11 @@ impl Pool {
 }
 
 impl Zfs {
-    /// All pools that are imported.
+    /// All pools that are imported, but those with a name that Snowbank would not give.
     pub fn pools(&self) -> Result<Vec<Pool>, ZfsError> {
         let more = if self.versions()?.userland.clones_blocks() { CLONE_COLUMNS } else { "" };
         let command = Command::zpool(["list", "-Hp", "-o", &format!("{COLUMNS}{more}")]);
-        self.parse(&command, |text| text.lines().map(Pool::parse).collect())
+        self.parse(&command, |text| ours(text).map(Pool::parse).collect())
     }
 
     /// One pool, or none where it is not imported.

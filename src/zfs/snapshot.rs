@@ -4,7 +4,7 @@ use super::command::Command;
 use super::error::ZfsError;
 use super::handle::Zfs;
 use super::name::{Bookmark, DatasetName, HoldTag, Snapshot, SnapshotName};
-use super::text::{columns, number, optional};
+use super::text::{columns, number, optional, ours};
 
 const COLUMNS: &str = "name,guid,createtxg,creation,used,referenced,written,userrefs";
 const BOOKMARK_COLUMNS: &str = "name,guid,createtxg,creation";
@@ -106,8 +106,7 @@ impl Zfs {
         let command = Command::zfs(["list", "-Hp", "-t", "snapshot", "-s", "createtxg", "-d", "1"]);
         let command = command.args(["-o", &columns, dataset.as_str()]);
         self.parse(&command, |text| {
-            let lines = ours(text, |name| Snapshot::parse(name).is_ok());
-            lines.map(|line| SnapshotInfo::parse(line, properties.len())).collect()
+            ours(text).map(|line| SnapshotInfo::parse(line, properties.len())).collect()
         })
     }
 
@@ -115,9 +114,7 @@ impl Zfs {
     pub fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<BookmarkInfo>, ZfsError> {
         let command = Command::zfs(["list", "-Hp", "-t", "bookmark", "-s", "createtxg", "-d", "1"]);
         let command = command.args(["-o", BOOKMARK_COLUMNS, dataset.as_str()]);
-        self.parse(&command, |text| {
-            ours(text, |name| Bookmark::parse(name).is_ok()).map(BookmarkInfo::parse).collect()
-        })
+        self.parse(&command, |text| ours(text).map(BookmarkInfo::parse).collect())
     }
 
     /// The holds on snapshots, by their full names.
@@ -136,14 +133,6 @@ impl Zfs {
             text.lines().map(hold).collect()
         })
     }
-}
-
-/// The lines whose first column is a name that Snowbank would give.
-fn ours(text: &str, is_name: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
-    let name = |line: &str| line.split('\t').next().unwrap_or_default().to_owned();
-    // Only other people's names are passed over: a line that is no line at all is still an error.
-    let foreign = |name: &str| name.contains(['@', '#']) && name.contains(' ');
-    text.lines().filter(move |line| is_name(&name(line)) || !foreign(&name(line)))
 }
 
 /// Makes snapshots of one moment, all or none, of as many datasets of a pool, each once.

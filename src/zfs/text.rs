@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::name::is_foreign;
+
 /// How much of a text that is not ours an error shows, in characters.
 const SHOWN: usize = 80;
 /// How many characters of a line go into a log: names are up to 255.
@@ -32,6 +34,11 @@ pub(super) fn columns<const N: usize>(line: &str) -> Result<[&str; N], String> {
     columns
         .try_into()
         .map_err(|_| format!("a line of {found} columns instead of {N}: {:?}", shorten(line)))
+}
+
+/// The lines of a list but those whose first column is the name of what is not Snowbank's.
+pub(super) fn ours(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !is_foreign(line.split('\t').next().unwrap_or_default()))
 }
 
 /// A whole number without sign: bytes, guids, seconds.
@@ -119,6 +126,12 @@ mod tests {
         assert_eq!(columns("a\tb\tc\td").unwrap(), ["a", "b", "c\td"]);
         let error = columns::<3>("a\tb").unwrap_err();
         assert_eq!(error, "a line of 2 columns instead of 3: \"a\\tb\"");
+    }
+
+    #[test]
+    fn lines_about_what_is_somebody_elses_are_passed_over_and_odd_ones_are_not() {
+        let lines: Vec<&str> = ours("tank\t1\nmy pool\t2\n\ntank/a@-x\t3\nä\t4").collect();
+        assert_eq!(lines, ["tank\t1", "", "ä\t4"]);
     }
 
     #[test]

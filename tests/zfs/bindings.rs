@@ -235,7 +235,7 @@ fn snapshots_are_of_one_moment_and_stay_while_they_are_held() {
 
     let clone = root.child("clone").unwrap();
     zfs.run(&snapshot::clone(&both[0], &clone, &[("canmount", "noauto")])).unwrap();
-    assert_eq!(zfs.find_dataset(&clone).unwrap().unwrap().origin, Some(both[0].clone()));
+    assert_eq!(zfs.find_dataset(&clone).unwrap().unwrap().origin, Some(both[0].to_string()));
     refused(zfs.run(&snapshot::destroy(&first, &[both[0].name().clone()])));
     zfs.run(&snapshot::promote(&clone)).unwrap();
     assert_eq!(zfs.find_dataset(&clone).unwrap().unwrap().origin, None);

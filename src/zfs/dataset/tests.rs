@@ -26,7 +26,7 @@ fn a_volume_a_clone_and_an_interrupted_receive_are_read() {
     let line = "tank/v\tvolume\t1\t2\t3\t4\t5\t-\t-\t1.00\t0\t-\toff\ttank/a@s\t1-f4-11\t-";
     let dataset = Dataset::parse(line).unwrap();
     assert_eq!((dataset.kind, dataset.mountpoint), (Kind::Volume, Mountpoint::None));
-    assert_eq!(dataset.origin.unwrap().to_string(), "tank/a@s");
+    assert_eq!(dataset.origin.unwrap(), "tank/a@s");
     assert_eq!(dataset.receive_resume_token.unwrap().as_str(), "1-f4-11");
 }
 
@@ -46,7 +46,7 @@ fn what_is_not_a_dataset_is_an_error_that_names_the_column() {
         ("filesystem", "snapshot", "type"),
         ("98304\t1258192896", "9.8K\t1258192896", "used"),
         ("1258192896", "-1", "available"),
-        ("tank/a", "-r", "not the name"),
+        ("tank/a", "tank/a;", "not the name"),
         ("/store", "relative", "mountpoint"),
         ("\t-\t-\t", "\t-\t\t", "receive_resume_token"),
         ("1.00", "1", "ratio"),
@@ -63,6 +63,13 @@ fn what_is_not_a_dataset_is_an_error_that_names_the_column() {
         let error = result.unwrap_err().to_string();
         assert!(error.contains(column) && error.contains("zfs list"), "{column}: {error}");
     }
+}
+
+#[test]
+fn a_dataset_of_somebody_else_does_not_spoil_the_list() {
+    let other = LINE.replacen("tank/a", "tank/a b", 1);
+    let fake = Fake::that_prints(&format!("{LINE}\n{other}\n"));
+    assert_eq!(fake.zfs.list(&name("tank"), true).unwrap().len(), 1);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Health {
 }
 
 /// A scrub or a resilver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan {
     /// Which of them.
     pub kind: ScanKind,

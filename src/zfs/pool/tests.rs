@@ -83,7 +83,7 @@ fn what_is_not_a_pool_is_an_error() {
     for line in [
         "tank",
         "tank\tx\t1\t2\t7\t33\t1.00\tONLINE\t1\ton",
-        "-r\t3\t1\t2\t7\t33\t1.00\tONLINE\t1\ton",
+        "a;b\t3\t1\t2\t7\t33\t1.00\tONLINE\t1\ton",
     ] {
         let error = fake("2.1.11", &format!("printf '%s\n' '{line}'")).zfs.pools().unwrap_err();
         assert!(matches!(error, ZfsError::Unreadable { .. }), "{line:?}: {error:?}");
