@@ -34,6 +34,8 @@ impl Bed {
         let own = tempfile::tempdir().unwrap();
         let bed = Self { pool: Pool::on([disk]), own };
         run("zfs", ["create", "-o", "canmount=off", "-o", "mountpoint=none", &bed.parent()]);
+        // Not where the server has its state: a pool whose files are open cannot be exported.
+        run("zfs", ["create", "-o", "canmount=off", &bed.dataset("state")]);
         for (cache, options) in caches {
             let mountpoint = format!("mountpoint={}", bed.bank(cache).display());
             let mut words = vec!["create", "-o", "recordsize=1M", "-o", &mountpoint];
