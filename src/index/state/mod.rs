@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -39,6 +39,8 @@ const FILE: &str = "state.sqlite";
 const PAGE: u64 = 4096;
 /// How long to wait for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to let go of a database that another is just making.
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// The open database.
 pub struct StateDb {
@@ -213,8 +215,27 @@ impl StateDb {
     }
 }
 
-/// A connection to a file that is there. In WAL mode `synchronous=FULL` syncs at every commit.
+/// A connection to a file that is there.
+///
+/// Two that turn a new database to WAL mode at once are in each other's way, and SQLite says so without
+/// the wait of `busy_timeout`, which could only end in a deadlock: each has to let go and begin again.
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connect_once(file) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BETWEEN_TRIES);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// In WAL mode `synchronous=FULL` syncs at every commit.
+fn connect_once(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(PATIENCE)?;

@@ -285,14 +285,14 @@ fn an_older_schema_is_brought_up_in_one_transaction_and_keeps_its_rows() {
 
 #[test]
 fn two_that_open_a_new_database_at_once_both_succeed() {
-    for _ in 0..8 {
+    for _ in 0..16 {
         let data = tempfile::tempdir().unwrap();
         let open = || {
             let state = StateDb::open(data.path())?;
             state.tokens().map(|tokens| tokens.all.len())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             for thread in threads {
                 assert_eq!(thread.join().unwrap().unwrap(), 0);
             }
