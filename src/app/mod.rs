@@ -5,6 +5,7 @@ pub mod agent;
 mod banks;
 pub mod datasets;
 pub mod doctor;
+mod healing;
 mod parts;
 pub mod replicate;
 mod snapshots;
@@ -149,6 +150,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = keep_expiring(&state, config.limits.pending_age) => {}
         () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
+        () = healing::keep_healing(&config, &state) => {}
     }
     tracing::info!("stopped");
     Ok(())

@@ -7,13 +7,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::credentials::Token;
@@ -22,26 +20,16 @@ use crate::native::{
     Refusal, Refusals, UploadState,
 };
 use crate::nix::hash::Sha256;
+use crate::source::upstream::connect::{
+    self, Address, AddressError, AuthoritiesError, STALL_TIMEOUT,
+};
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long nothing may move.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the server may think where it has to hash or write before it answers.
 const WORK_TIMEOUT: Duration = Duration::from_secs(900);
-/// Idle connections are let go before a server or a proxy closes them under us.
-const IDLE_AGE: Duration = Duration::from_secs(30);
 /// The longest answer that is read.
 const MAX_ANSWER: u64 = 64 << 20;
 /// The longest reason of an error that is shown.
 const MAX_REASON: usize = 500;
-/// Where certificate authorities are, if no variable says so.
-const CA_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-];
-
 /// A cache on a server.
 #[derive(Debug)]
 pub struct Remote {
@@ -112,21 +100,14 @@ pub enum RemoteError {
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteUrlError {
     /// Not a URL that we can speak to.
-    #[error(
-        "{0:?} is no address of a cache: http://HOST[:PORT] or https://HOST[:PORT] is expected"
-    )]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] AddressError),
     /// Not the name of a cache.
     #[error("{0:?} is no name of a cache: a-z, 0-9 and - are expected")]
     Cache(String),
     /// The certificate authorities cannot be read.
-    #[error("certificate authorities in {}: {source}", path.display())]
-    Authorities {
-        /// The bundle.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
 }
 
 impl RemoteError {
@@ -154,67 +135,38 @@ impl RemoteError {
     }
 }
 
-/// What a cache is called, checked.
+/// Where a cache is, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    base: String,
-    host: String,
-}
+pub struct Destination(Address);
 
 impl Destination {
     /// Reads the URL of a server, or of a cache on it, and the name of a cache on it.
     pub fn parse(url: &str, cache: Option<&str>) -> Result<Self, RemoteUrlError> {
-        let bad = || RemoteUrlError::Url(url.chars().take(200).collect());
-        let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| bad())?;
-        let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-        let (Some(scheme), Some(authority), None) = (scheme, authority, uri.query()) else {
-            return Err(bad());
-        };
-        let mut base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
-        if let Some(name) = cache.filter(|name| *name != "default") {
-            let legal =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
-                return Err(RemoteUrlError::Cache(name.chars().take(100).collect()));
-            }
-            base = format!("{base}/c/{name}");
+        let address = Address::parse(url)?;
+        let Some(name) = cache.filter(|name| *name != "default") else { return Ok(Self(address)) };
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
+            return Err(RemoteUrlError::Cache(name.chars().take(100).collect()));
         }
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self { base, host })
+        Ok(Self(Address::parse(&format!("{}/c/{name}", address.url()))?))
     }
 
     /// The host without a port, as a netrc names it.
     pub fn host(&self) -> &str {
-        &self.host
+        self.0.host()
     }
 }
 
 impl Remote {
     /// The cache at `destination`; nothing is sent. `connections` are kept when they are idle.
     pub fn new(
-        destination: &Destination,
+        Destination(address): &Destination,
         token: Option<Token>,
         connections: usize,
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, RemoteUrlError> {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("snowbank/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(STALL_TIMEOUT))
-            .timeout_per_write(Some(STALL_TIMEOUT))
-            .max_idle_age(IDLE_AGE)
-            .max_idle_connections(connections)
-            .max_idle_connections_per_host(connections);
-        // Reading a bundle of some hundred certificates takes a while, and plain HTTP needs none.
-        if destination.base.starts_with("https:") {
-            let authorities = authorities(lookup)?;
-            config = config.tls_config(TlsConfig::builder().root_certs(authorities).build());
-        }
-        Ok(Self { agent: config.build().new_agent(), base: destination.base.clone(), token })
+        let agent = connect::agent(address, connections, 0, lookup)?;
+        Ok(Self { agent, base: address.url().to_owned(), token })
     }
 
     /// The cache's address.
@@ -438,26 +390,5 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// The certificate authorities that Nix would trust.
-fn authorities(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<RootCerts, RemoteUrlError> {
-    let variable = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = variable("NIX_SSL_CERT_FILE").or_else(|| variable("SSL_CERT_FILE"));
-    let path = path.or_else(|| CA_BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.exists()));
-    let path = path.unwrap_or_else(|| CA_BUNDLES[0].into());
-    let failed = |source| RemoteUrlError::Authorities { path: path.clone(), source };
-    let pem = std::fs::read(&path).map_err(failed)?;
-    // One certificate that does not parse does not make the others useless.
-    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        let none = io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in it");
-        return Err(failed(none));
-    }
-    Ok(certificates.into())
-}
-
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use crate::auth::{PullPolicy, PushPolicy};
 use crate::ingest::Accept;
 use crate::keep::retention::Retention;
 use crate::sign::PublicKey;
+use crate::source::upstream::connect::Address;
 
 /// What nearly every client substitutes from already.
 const CACHE_NIXOS_ORG: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
@@ -23,6 +24,9 @@ const NO_MTLS: &str = "needs a TLS listener, which this version does not have; u
 
 /// The most parts of a cache: each is asked for every path that those before it do not have.
 const MAX_PARTS: usize = 64;
+
+/// The most caches that one path is looked for in.
+const MAX_HEAL_FROM: usize = 16;
 
 /// What the paths of the caches are taken from.
 pub(super) struct Places<'a> {
@@ -83,6 +87,7 @@ fn cache(
         name: name.to_owned(),
         directory: config.data_dir.join(name),
         parts: Vec::new(),
+        heal_from: Vec::new(),
         priority: 30,
         want_mass_query: true,
         sources: if with_store { vec![Source::Bank, Source::Store] } else { vec![Source::Bank] },
@@ -114,6 +119,7 @@ fn cache(
     section.set("parts", &raw.parts, &mut cache.parts, |setting| {
         parts(setting, &config.data_dir, places.home)
     })?;
+    section.set("heal_from", &raw.heal_from, &mut cache.heal_from, heal_from)?;
     access(&section, raw, config, push, &mut cache)?;
     section.set("accept", &raw.accept, &mut cache.accept, |setting| {
         setting.one_of(&[("pusher", Accept::Pusher), ("trusted", Accept::Trusted)])
@@ -228,6 +234,25 @@ fn parts(setting: &Setting, base: &Path, home: Option<&Path>) -> Result<Vec<Path
         return Err(setting.refuse(format!("at most {MAX_PARTS} parts are expected")));
     }
     Ok(parts)
+}
+
+fn heal_from(setting: &Setting) -> Result<Vec<Address>, ConfigError> {
+    let mut caches = Vec::new();
+    for item in setting.list()? {
+        let address = Address::parse(item.text()?).map_err(|_| {
+            item.refuse(
+                "the address of a cache is expected, http://HOST[:PORT] or https://HOST[:PORT]",
+            )
+        })?;
+        if caches.contains(&address) {
+            return Err(item.refuse("the same cache stands here twice"));
+        }
+        caches.push(address);
+    }
+    if caches.len() > MAX_HEAL_FROM {
+        return Err(setting.refuse(format!("at most {MAX_HEAL_FROM} caches are expected")));
+    }
+    Ok(caches)
 }
 
 fn signing_key(setting: &Setting, places: &Places<'_>) -> Result<SigningKey, ConfigError> {

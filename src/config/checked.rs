@@ -15,6 +15,7 @@ use crate::keep::retention::Retention;
 use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
+use crate::source::upstream::connect::Address;
 use crate::zfs::DatasetName;
 
 /// The name of the cache that answers at `/`.
@@ -82,6 +83,9 @@ pub struct CacheConfig {
     /// Banks that other nodes keep and that are received here, in the order they are asked, after its
     /// own; absolute.
     pub parts: Vec<PathBuf>,
+    /// Caches elsewhere that a damaged path is fetched from, in the order they are asked, after the
+    /// cache's own sources.
+    pub heal_from: Vec<Address>,
     /// What clients are told: lower is asked first.
     pub priority: u32,
     /// Whether clients may ask for many paths at once.

@@ -47,6 +47,7 @@ pub(super) struct RawCache {
     pub(super) signing_keys: Option<Value>,
     pub(super) directory: Option<Value>,
     pub(super) parts: Option<Value>,
+    pub(super) heal_from: Option<Value>,
     pub(super) push: Option<Value>,
     pub(super) push_open_to_network: Option<Value>,
     pub(super) pull: Option<Value>,

@@ -104,6 +104,7 @@ fn every_setting_is_used() {
         ("cache.default.signing_keys", "['k', '~/l']"),
         ("cache.default.directory", "'d'"),
         ("cache.default.parts", "['/tank/n2']"),
+        ("cache.default.heal_from", "['https://cache.nixos.org']"),
         ("cache.default.push", "'open'"),
         ("cache.default.push_open_to_network", "true"),
         ("cache.default.pull", "'token'"),
@@ -198,6 +199,14 @@ fn mistakes_are_one_line_that_says_what_is_allowed() {
             "cache.a.parts = \"/home/user/.local/share/snowbank/default\": this is the directory of a",
         ),
         ("cache.a.parts = ['/p', '/p']", "cache.a.parts = \"/p\": the same part stands here twice"),
+        (
+            "cache.a.heal_from = ['h:5000']",
+            "cache.a.heal_from = \"h:5000\": the address of a cache is expected, http://HOST[:PORT]",
+        ),
+        (
+            "cache.a.heal_from = ['http://h', 'http://h/']",
+            "cache.a.heal_from = \"http://h/\": the same cache stands here twice",
+        ),
         ("cache.a.parts = '/p'", "cache.a.parts = \"/p\": a list is expected"),
         (
             "limits.head_timeout = '1ms'",

@@ -137,6 +137,13 @@ impl Policy {
         Ok(kept)
     }
 
+    /// Whether a key that this cache knows signed the path; its own are `own`.
+    pub(super) fn vouches(&self, store_dir: &StoreDir, info: &PathInfo, own: &[PublicKey]) -> bool {
+        let text = fingerprint(store_dir, info);
+        let keys = || own.iter().chain(&self.trusted_keys).chain(&self.upstream_keys);
+        info.signatures.iter().any(|signature| keys().any(|key| key.verifies(&text, signature)))
+    }
+
     /// Whether an upstream signed the path.
     pub(super) fn is_of_upstream(&self, store_dir: &StoreDir, info: &PathInfo) -> bool {
         let text = fingerprint(store_dir, info);

@@ -7,6 +7,7 @@ mod content;
 mod error;
 mod expire;
 mod facts;
+mod heal;
 pub mod nar;
 mod objects;
 mod publish;

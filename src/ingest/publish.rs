@@ -344,7 +344,7 @@ impl Ingest {
     }
 
     /// What is written for a path.
-    fn new_path(
+    pub(super) fn new_path(
         &self,
         info: PathInfo,
         waits: NarFileName,

@@ -9,8 +9,8 @@ use super::publish::{Fresh, Ingest};
 use super::refusal::PushError;
 use super::upload::{Added, compression_of};
 use super::{Class, IngestError};
-use crate::bank::BankError;
 use crate::bank::publish::pending::Durability;
+use crate::bank::{BankError, is_read_error};
 use crate::codec::Compression;
 use crate::nix::hash::Sha256;
 use crate::nix::nar::Listing;
@@ -158,7 +158,11 @@ impl Ingest {
     }
 }
 
-/// Whether an error is of the bytes, and not of reading or writing them.
+/// Whether an error is of the bytes, and not of writing them or of anything that passes. What the disk does
+/// not give back is as good as other bytes.
 fn is_of_content(error: &IngestError) -> bool {
-    matches!(error.class(), Class::TooLarge | Class::Invalid | Class::Unsupported)
+    match error {
+        IngestError::Storage(error) => is_read_error(error),
+        _ => matches!(error.class(), Class::TooLarge | Class::Invalid | Class::Unsupported),
+    }
 }

@@ -100,7 +100,8 @@ impl Ingest {
         nar_size: u64,
         body: impl Read,
     ) -> Result<UploadState, PushError> {
-        self.admitted(|| self.take_promised(nar_hash, nar_size, body))?;
+        let promised = (nar_hash, nar_size);
+        self.admitted(|| self.take_promised(promised, Compression::Zstd, body))?;
         Ok(complete(nar_hash, nar_size))
     }
 
@@ -331,19 +332,21 @@ impl Ingest {
         Ok(Added::Kept)
     }
 
-    fn take_promised(
+    /// Takes a NAR of which NarHash and NarSize are known, and nothing that has others.
+    pub(super) fn take_promised(
         &self,
-        nar_hash: Sha256,
-        nar_size: u64,
+        promised: (Sha256, u64),
+        compression: Compression,
         body: impl Read,
-    ) -> Result<(), PushError> {
+    ) -> Result<Added, PushError> {
         let room = self.quota.reserve();
-        let limits = self.promised(nar_size);
-        let (nar, staged) = self.store(body, Compression::Zstd, &limits, &room)?;
-        if self.add_promised((nar_hash, nar_size), &nar, &staged)? == Added::Kept {
+        let limits = self.promised(promised.1);
+        let (nar, staged) = self.store(body, compression, &limits, &room)?;
+        let added = self.add_promised(promised, &nar, &staged)?;
+        if added == Added::Kept {
             room.keep();
         }
-        Ok(())
+        Ok(added)
     }
 
     fn add_promised(

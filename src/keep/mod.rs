@@ -1,6 +1,7 @@
 //! What is done in the background to keep what there is.
 
 pub mod destroy;
+pub mod heal;
 pub mod probe;
 pub mod release;
 pub mod retention;

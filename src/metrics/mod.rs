@@ -149,6 +149,7 @@ pub struct Metrics {
     pub open_views: IntGauge,
     read_errors: IntCounterVec,
     quarantined: IntGaugeVec,
+    heals: IntCounterVec,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
     /// What is known of ZFS, and of the disks under the caches.
@@ -279,6 +280,11 @@ impl Metrics {
                 "Files that cannot be read, and are answered as not there until they can be.",
                 &["cache", "source"],
             )?,
+            heals: counters(
+                "snowbank_heals_total",
+                "Attempts to put a damaged path back from elsewhere, by whether they went well.",
+                &["cache", "result"],
+            )?,
             source_up: gauges(
                 "snowbank_source_up",
                 "1 if the source could be read when it was last looked at.",
@@ -351,6 +357,12 @@ impl Metrics {
         self.quarantined.with_label_values(&[cache, source]).set(files);
     }
 
+    /// What counts the attempts to heal a path of a cache that go well, or those that do not. The name
+    /// comes from the configuration.
+    pub fn heal(&self, cache: &str, well: bool) -> IntCounter {
+        self.heals.with_label_values(&[cache, if well { "ok" } else { "failed" }])
+    }
+
     /// What counts the read errors of a kind of source.
     pub fn read_errors(&self, source: SourceLabel) -> IntCounter {
         self.read_errors.with_label_values(&[source.label()])
@@ -399,6 +411,7 @@ mod tests {
         metrics.source("default", "store", true, 7);
         metrics.read_errors(SourceLabel::Part).inc();
         metrics.quarantined("default", "part-1", 2);
+        metrics.heal("default", true).inc();
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [
             "snowbank_http_requests_total{route=\"narinfo\",status=\"200\"} 1",
@@ -408,6 +421,7 @@ mod tests {
             "snowbank_source_paths{cache=\"default\",source=\"store\"} 7",
             "snowbank_read_errors_total{source=\"part\"} 1",
             "snowbank_quarantined_files{cache=\"default\",source=\"part-1\"} 2",
+            "snowbank_heals_total{cache=\"default\",result=\"ok\"} 1",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

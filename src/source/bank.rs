@@ -82,6 +82,12 @@ impl Compressed {
     }
 }
 
+/// A path that is here, and not whole.
+pub struct Damage {
+    /// What can be read of it: `None` where that is what is damaged.
+    pub narinfo: Option<NarInfo>,
+}
+
 /// At most this many damaged paths are remembered as reported; beyond it, one is logged again.
 const MAX_REPORTED: usize = 10_000;
 
@@ -157,6 +163,34 @@ impl BankSource {
     /// Which of its files cannot be read.
     pub fn quarantine(&self) -> &Arc<Quarantine> {
         &self.quarantine
+    }
+
+    /// The paths whose narinfo or NAR was found damaged, as far as it is known which path a NAR is of.
+    pub fn damaged_paths(&self) -> HashSet<StorePathHash> {
+        let mut paths = lock(&self.reported).clone();
+        let names = self.names();
+        paths.extend(self.quarantine.names().iter().filter_map(|name| {
+            match name.strip_prefix("nar/") {
+                Some(nar) => names.path_of(NarFileName::parse(nar)?.hash),
+                None => StorePathHash::parse(name.strip_suffix(".narinfo")?),
+            }
+        }));
+        paths
+    }
+
+    /// What is wrong with a path; `None` where it is whole, or not there. Blocks.
+    pub fn damage(&self, hash: StorePathHash) -> Result<Option<Damage>, SourceError> {
+        let narinfo = match self.read_narinfo(hash) {
+            Ok(Some((narinfo, _))) => Some(narinfo),
+            Ok(None) => return Ok(None),
+            Err(SourceError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        match self.find(hash) {
+            Ok(_) => Ok(None),
+            Err(SourceError::Damaged(_)) => Ok(Some(Damage { narinfo })),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether it was there at the last good look.

@@ -53,6 +53,11 @@ impl Vital {
         why.clone().map_or(Standing::Well, Standing::Away)
     }
 
+    /// Whether the source may be asked.
+    pub fn is_well(&self) -> bool {
+        self.standing() == Standing::Well
+    }
+
     /// Has `report` asked about each file that cannot be read; the first who says so stays.
     pub fn report_with(&self, report: Report) {
         if self.report.set(report).is_err() {

@@ -29,6 +29,7 @@ mod durability_order;
 mod durability_room;
 mod endpoints;
 mod faults;
+mod heal;
 mod hook;
 mod listings;
 mod nars;

@@ -91,9 +91,8 @@ impl Scripts {
     /// Both programs, which say that they are too old to speak JSON.
     fn without_json(&self) -> Zfs {
         let version = "[ \"$1\" = version ] && { printf 'zfs-2.1.0\\nzfs-kmod-2.1.0\\n'; exit; }";
-        let script = |program: &str| {
-            self.add(program, &format!("{version}; exec {program} \"$@\""))
-        };
+        let script =
+            |program: &str| self.add(program, &format!("{version}; exec {program} \"$@\""));
         Zfs::with_programs(script("zfs"), script("zpool"))
     }
 
@@ -141,7 +140,8 @@ fn datasets_are_made_changed_found_and_destroyed() {
     // The parent is none to be mounted.
     assert_eq!(mounts.at(path.parent().unwrap()), None);
 
-    let names: Vec<_> = zfs.list(&parent, true).unwrap().into_iter().map(|found| found.name).collect();
+    let names: Vec<_> =
+        zfs.list(&parent, true).unwrap().into_iter().map(|found| found.name).collect();
     assert_eq!(names, [parent.clone(), cache.clone()]);
     let properties = zfs.get(&[&cache], &["snowbank:note", "atime", "used", "recordsize"]).unwrap();
     assert_eq!((properties[0].value.as_str(), &properties[0].source), ("a\tb 'c'", &Source::Local));
@@ -183,7 +183,8 @@ fn what_the_table_makes_does_not_drift_and_what_drifts_is_put_right() {
     let cache = &made[1].1;
     zfs.run(&property::set(cache, &[("recordsize", "64K"), ("atime", "on")])).unwrap();
     let found = check(Role::Cache, cache);
-    let names: Vec<_> = found.iter().map(|drift| (drift.wanted.name, drift.found.as_deref())).collect();
+    let names: Vec<_> =
+        found.iter().map(|drift| (drift.wanted.name, drift.found.as_deref())).collect();
     assert_eq!(names, [("atime", Some("on")), ("recordsize", Some("65536"))]);
     for drift in found {
         assert!(drift.fixable);
@@ -225,7 +226,8 @@ fn snapshots_are_of_one_moment_and_stay_while_they_are_held() {
     for newer in &newer {
         zfs.run(&snapshot::create(std::slice::from_ref(newer), &[])).unwrap();
     }
-    let names: Vec<_> = listed(&first).iter().map(|found| found.snapshot.name().to_string()).collect();
+    let names: Vec<_> =
+        listed(&first).iter().map(|found| found.snapshot.name().to_string()).collect();
     assert_eq!(names, ["one", "two", "three"]);
     refused(zfs.run(&snapshot::rollback(&both[0], false)));
     let names: Vec<_> = newer.iter().map(|newer| newer.name().clone()).collect();
@@ -297,7 +299,10 @@ fn a_stream_goes_on_from_snapshots_and_from_bookmarks() {
     assert_eq!((note[0].value.as_str(), note[1].source.clone()), ("it's", Source::Received));
     here.run(&dataset::mount(&target)).unwrap();
     let copy = received.mountpoint.path().unwrap();
-    assert_eq!(std::fs::read(copy.join("file")).unwrap(), std::fs::read(path.join("file")).unwrap());
+    assert_eq!(
+        std::fs::read(copy.join("file")).unwrap(),
+        std::fs::read(path.join("file")).unwrap()
+    );
 
     // A stream to where there is no base for it, and one of what is not there.
     let nowhere = Receive::into(root(&to).child("other").unwrap());
@@ -394,7 +399,10 @@ fn a_pool_says_the_same_in_json_and_in_text() {
         match (&json.scan, &text.scan) {
             (None, None) => {}
             (Some(json), Some(text)) => {
-                assert_eq!((json.kind, json.state, json.errors), (text.kind, text.state, text.errors));
+                assert_eq!(
+                    (json.kind, json.state, json.errors),
+                    (text.kind, text.state, text.errors)
+                );
                 assert_eq!(json.end, text.end);
             }
             other => panic!("{other:?}"),
@@ -427,7 +435,17 @@ fn a_lost_file_is_named_and_the_pool_still_online() {
     run("zpool", ["export", pool.name()]);
     // Where the file is, and far from the labels and from the metadata, of which there are copies.
     let partition = format!("{}-part1", device.display());
-    run("dd", ["if=/dev/urandom", &format!("of={partition}"), "bs=1M", "seek=16", "count=24", "conv=notrunc,fsync"]);
+    run(
+        "dd",
+        [
+            "if=/dev/urandom",
+            &format!("of={partition}"),
+            "bs=1M",
+            "seek=16",
+            "count=24",
+            "conv=notrunc,fsync",
+        ],
+    );
     run("zpool", ["import", "-o", "cachefile=none", "-d", "/dev/disk/by-id", pool.name()]);
     zfs.run(&pool::scrub(&name)).unwrap();
     wait_until("the scrub is over", PATIENCE, || {
@@ -492,10 +510,17 @@ fn the_service_does_by_delegated_rights_what_it_has_to() {
     refused(service.run(&snapshot::create(&one, &[])));
 
     let user = UserName::parse(USER).unwrap();
-    let rights = ["snapshot", "destroy", "mount", "hold", "release", "send", "bookmark", "userprop", "quota"];
+    let rights = [
+        "snapshot", "destroy", "mount", "hold", "release", "send", "bookmark", "userprop", "quota",
+    ];
     assert_eq!(zfs.missing_permissions(&user, &rights, &cache).unwrap(), rights);
     zfs.run(&delegation::allow(&user, &rights, &cache)).unwrap();
-    zfs.run(&delegation::allow(&user, &["create", "mount", "receive", "destroy", "readonly"], &copies)).unwrap();
+    zfs.run(&delegation::allow(
+        &user,
+        &["create", "mount", "receive", "destroy", "readonly"],
+        &copies,
+    ))
+    .unwrap();
     assert_eq!(zfs.missing_permissions(&user, &rights, &cache).unwrap(), [""; 0]);
     assert_eq!(service.missing_permissions(&user, &["receive"], &cache).unwrap(), ["receive"]);
 

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod bindings;
 mod cache;
 mod commands;
 #[path = "../e2e/support/mod.rs"]

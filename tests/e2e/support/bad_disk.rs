@@ -1,7 +1,8 @@
 //! A disk that does not give back what was written to it, file by file.
 
 use std::{
-    fs::{self, OpenOptions},
+    cell::RefCell,
+    fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -16,12 +17,14 @@ use super::{
 /// one of them is well.
 pub(crate) struct BadDisk {
     own: Scratch,
+    /// Each of these files is open, so that no other file gets the number of its inode.
+    bad: RefCell<Vec<File>>,
 }
 
 impl BadDisk {
     /// A disk that is well.
     pub(crate) fn new() -> Self {
-        Self { own: tempdir() }
+        Self { own: tempdir(), bad: RefCell::default() }
     }
 
     /// Has a server read from it.
@@ -31,7 +34,9 @@ impl BadDisk {
 
     /// From now on the file cannot be read from this byte on.
     pub(crate) fn damage(&self, file: &Path, byte: u64) {
-        let line = format!("{} {byte}\n", fs::metadata(file).unwrap().ino());
+        let bad = File::open(file).unwrap();
+        let line = format!("{} {byte}\n", bad.metadata().unwrap().ino());
+        self.bad.borrow_mut().push(bad);
         let mut list = OpenOptions::new().create(true).append(true).open(self.list()).unwrap();
         list.write_all(line.as_bytes()).unwrap();
     }
