@@ -143,9 +143,9 @@ impl Healer {
                 Err(error) => why.push(format!("{}: {error}", place.name())),
             }
         }
-        self.failed.inc();
         let why = if why.is_empty() { "nobody else has it".to_owned() } else { why.join("; ") };
         tracing::warn!(cache = cache.name, %path, "is damaged and could not be healed: {why}");
+        self.failed.inc();
         false
     }
 
@@ -162,15 +162,17 @@ impl Healer {
         let old = old.and_then(NarFileName::parse).filter(|name| {
             before.is_some_and(|narinfo| *name != NarFileName::zstd(narinfo.info.nar_hash))
         });
-        if outcome == Outcome::Published {
-            self.healed.inc();
-            let cache = &self.ingest.place().0.name;
-            tracing::info!(cache, %path, from, "was damaged, and is healed");
-            if let Some(error) = old.and_then(|old| self.ingest.set_aside(old).err()) {
-                tracing::warn!(%path, "its damaged NAR could not be set aside: {error}");
-            }
+        if outcome == Outcome::Published
+            && let Some(error) = old.and_then(|old| self.ingest.set_aside(old).err())
+        {
+            tracing::warn!(%path, "its damaged NAR could not be set aside: {error}");
         }
         bank.quarantine().look_again();
+        if outcome == Outcome::Published {
+            let cache = &self.ingest.place().0.name;
+            tracing::info!(cache, %path, from, "was damaged, and is healed");
+            self.healed.inc();
+        }
     }
 
     fn heal_from(

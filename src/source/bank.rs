@@ -182,7 +182,10 @@ impl BankSource {
     pub fn damage(&self, hash: StorePathHash) -> Result<Option<Damage>, SourceError> {
         let narinfo = match self.read_narinfo(hash) {
             Ok(Some((narinfo, _))) => Some(narinfo),
-            Ok(None) => return Ok(None),
+            Ok(None) => {
+                lock(&self.reported).remove(&hash);
+                return Ok(None);
+            }
             Err(SourceError::Damaged(_)) => None,
             Err(error) => return Err(error),
         };
@@ -280,7 +283,10 @@ impl BankSource {
         let Some((narinfo, name)) = self.read_narinfo(hash)? else { return Ok(None) };
         // What is promised must be there, whole as far as its size tells.
         match self.open_nar(&narinfo, name)? {
-            Some(_) => Ok(Some(narinfo)),
+            Some(_) => {
+                lock(&self.reported).remove(&hash);
+                Ok(Some(narinfo))
+            }
             None => Err(self.damaged(
                 hash,
                 format!("{hash}.narinfo names {}, which is not there", narinfo.url),
@@ -348,7 +354,6 @@ impl BankSource {
                 )
             })?;
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        lock(&self.reported).remove(&hash);
         names.learn(&narinfo, name);
         Ok(Some((narinfo, name)))
     }

@@ -163,6 +163,7 @@ impl Quarantine {
         if !self.vital.is_watched() && self.storm.strike(name, Instant::now()) {
             return SourceError::Unavailable(format!("{why}, and so could too many others not"));
         }
+        let report = report.filter(|said| !said.is_empty());
         let report = report.map_or_else(String::new, |said| format!(". The pool says: {said}"));
         if self.take_in(name) {
             tracing::error!("cannot be read, and is answered as not there: {why}{report}");

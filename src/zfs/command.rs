@@ -17,9 +17,10 @@ pub const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 /// many, so that it can be written before the command is started.
 pub const MAX_INPUT: usize = 4096;
 
-/// Where administrators' programs lie when the service's `PATH` has only those for everybody.
-const MORE_DIRECTORIES: [&str; 4] =
-    ["/usr/local/sbin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
+/// Where programs lie when the service's `PATH` has only those for everybody, or hardly anything, as that of
+/// a unit may.
+const MORE_DIRECTORIES: [&str; 5] =
+    ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/run/current-system/sw/bin"];
 /// What another machine looks for its programs in: `sshd` gives users a `PATH` without `sbin`.
 const REMOTE_PATH: &str =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";

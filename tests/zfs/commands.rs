@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::e2e::nix::Store;
 use crate::e2e::server::{Server, Setup};
 use crate::e2e::snowbank;
 use crate::support::{Pool, command, run};
@@ -122,10 +123,19 @@ pub(crate) fn property(of: &str, name: &str) -> String {
 impl Place {
     /// A server on this place, as the service user.
     pub(crate) fn serve(&self) -> Server {
+        self.as_service(Setup::on(&self.data()))
+    }
+
+    /// The same, for the paths of a store of its own.
+    pub(crate) fn serve_for(&self, store: &Store) -> Server {
+        self.as_service(Setup::on(&self.data()).bank_only(store))
+    }
+
+    fn as_service(&self, setup: Setup) -> Server {
         let become_service = format!(
             "exec setpriv --reuid {SERVICE_ID} --regid {SERVICE_ID} --clear-groups --no-new-privs -- \"$0\" \"$@\""
         );
-        let setup = Setup::on(&self.data()).argument("--config").argument(self.config());
+        let setup = setup.argument("--config").argument(self.config());
         setup.after_shell(&become_service).start()
     }
 }

@@ -8,12 +8,14 @@
     reason = "a test that cannot go on has failed, and the panic says where"
 )]
 
+mod bed;
 mod bindings;
 mod cache;
 mod commands;
 #[path = "../e2e/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod e2e;
+mod faults;
 mod format;
 mod init;
 mod pool;
@@ -22,4 +24,5 @@ mod releases;
 mod replicate;
 mod serving;
 mod snapshots;
+mod ssh;
 mod support;

@@ -3,99 +3,22 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use crate::{
+    bed::{Bed, Injected, MIB, OPEN, device_of, health, random, troubles, until_unhealthy},
     e2e::{
         made::{Form, Made, closure},
         pushed::{Pusher, Stop, check, narinfos, verify},
-        server::{Server, Setup},
-        trees::Numbers,
+        server::Setup,
     },
     support::{Disk, PATIENCE, Pool, run, wait_until},
 };
 
-const MIB: usize = 1 << 20;
 /// What row R27 allows.
 const NOTICED: Duration = Duration::from_secs(5);
-
-/// A pool with a dataset for each cache, mounted where the server has its data.
-struct Bed {
-    pool: Pool,
-    own: tempfile::TempDir,
-}
-
-impl Bed {
-    fn new(disk: Disk, caches: &[(&str, &[&str])]) -> Self {
-        let own = tempfile::tempdir().unwrap();
-        let bed = Self { pool: Pool::on([disk]), own };
-        run("zfs", ["create", "-o", "canmount=off", "-o", "mountpoint=none", &bed.parent()]);
-        // Not where the server has its state: a pool whose files are open cannot be exported.
-        run("zfs", ["create", "-o", "canmount=off", &bed.dataset("state")]);
-        for (cache, options) in caches {
-            let mountpoint = format!("mountpoint={}", bed.bank(cache).display());
-            let mut words = vec!["create", "-o", "recordsize=1M", "-o", &mountpoint];
-            words.extend(*options);
-            let dataset = bed.dataset(cache);
-            words.push(&dataset);
-            run("zfs", words);
-        }
-        bed
-    }
-
-    fn parent(&self) -> String {
-        format!("{}/snowbank", self.pool.name())
-    }
-
-    fn dataset(&self, cache: &str) -> String {
-        format!("{}/{cache}", self.parent())
-    }
-
-    fn data(&self) -> PathBuf {
-        self.own.path().join("data")
-    }
-
-    fn bank(&self, cache: &str) -> PathBuf {
-        self.data().join(cache)
-    }
-
-    fn config(&self, caches: &str) -> PathBuf {
-        let file = self.own.path().join("config.toml");
-        let parent = self.parent();
-        let text = format!("zfs.dataset = \"{parent}\"\nzfs.interval = \"1s\"\n{caches}");
-        fs::write(&file, text).unwrap();
-        file
-    }
-
-    fn start(&self, caches: &str) -> Server {
-        Setup::on(&self.data())
-            .argument("--store")
-            .argument("none")
-            .argument("--config")
-            .argument(self.config(caches))
-            .start()
-    }
-}
-
-/// What a server with a single cache that anybody may push to is told.
-const OPEN: &str = "[cache.default]\npush = \"open\"\n";
-
-fn random(seed: u64, size: usize) -> Made {
-    Made::new(&format!("random-{seed}"), &Numbers::from(seed).bytes(size), &[])
-}
-
-fn health(server: &Server) -> (u16, Value) {
-    let answer = server.get("/health");
-    (answer.status, answer.json())
-}
-
-fn troubles(health: &Value) -> String {
-    health["troubles"].to_string()
-}
 
 /// The text of an answer that there is no room.
 #[track_caller]
@@ -107,14 +30,6 @@ fn no_room(done: Result<(), Stop>) -> String {
         }
         other => panic!("{other:?} where there is no room"),
     }
-}
-
-/// How long it takes until `/health` is 503.
-#[track_caller]
-fn until_unhealthy(server: &Server, what: &str) -> Duration {
-    let began = Instant::now();
-    wait_until(what, PATIENCE, || health(server).0 == 503);
-    began.elapsed()
 }
 
 #[test]
@@ -357,22 +272,6 @@ fn the_same_nar_in_a_second_cache_of_the_pool_takes_no_room() {
     assert_eq!(zstd::stream::decode_all(there.as_slice()).unwrap(), made.nar);
 }
 
-/// A fault of a device, for as long as this lives.
-struct Injected;
-
-impl Injected {
-    fn new(words: &[&str]) -> Self {
-        run("zinject", words);
-        Self
-    }
-}
-
-impl Drop for Injected {
-    fn drop(&mut self) {
-        run("zinject", ["-c", "all"]);
-    }
-}
-
 /// A pusher to the cache `team`.
 struct Team(Pusher);
 
@@ -388,13 +287,6 @@ impl Team {
         let answer = self.0.ask("PUT", &path, &[], narinfo.as_bytes()).unwrap();
         assert_eq!(answer.status / 100, 2, "{}", answer.text());
     }
-}
-
-/// The first device of a pool, as `zpool` names it.
-fn device_of(pool: &str) -> String {
-    let text = run("zpool", ["list", "-HvP", "-o", "name", pool]);
-    let line = text.lines().find(|line| line.contains("/dev/")).expect("a device");
-    line.split_whitespace().next().unwrap().to_owned()
 }
 
 fn names(directory: &Path) -> Vec<String> {

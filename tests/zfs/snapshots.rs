@@ -1,6 +1,7 @@
 //! Snapshots by hand and by schedule, and what their views show.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,10 +11,12 @@ use snowbank::keep::retention::Retention;
 use snowbank::keep::snapshots::{Schedule, Scheduled};
 use snowbank::zfs::{DatasetName, Zfs};
 
-use crate::commands::{Place, as_service};
+use crate::commands::{Place, SERVICE_ID, as_service};
 use crate::e2e::made::closure;
+use crate::e2e::nix::{self, Client, Store, StorePath, Version};
 use crate::e2e::pushed::{Pusher, narinfos, verify_at};
 use crate::e2e::server::Server;
+use crate::e2e::trees;
 use crate::support::{Disk, Pool, run};
 
 const OPEN: &str = "[cache.default]\npush = \"open\"\n";
@@ -89,6 +92,46 @@ fn a_snapshot_is_made_listed_and_destroyed_by_the_service_and_its_view_shows_wha
     }
     let there = place.service(&["zfs", "snapshot", "nocache"]);
     assert_eq!(there.code, Some(2), "{there:?}");
+}
+
+#[test]
+fn a_real_nix_substitutes_from_a_view_what_was_there_then_and_only_that() {
+    let (_pool, place) = bed();
+    let own = tempfile::tempdir().unwrap();
+    let store = Store::fresh();
+    let add = |name: &str| {
+        let tree = own.path().join(name);
+        trees::write(&tree.join("bin/program"), name.as_bytes());
+        trees::write(&tree.join("data"), &trees::Numbers::from(1).bytes(300_000));
+        store.add(&tree)
+    };
+    let (before, after) = (add("before"), add("after"));
+    let info = place.bank("default").join("nix-cache-info");
+    fs::write(&info, format!("StoreDir: {}\n", store.directory().display())).unwrap();
+    std::os::unix::fs::chown(&info, Some(SERVICE_ID), Some(SERVICE_ID)).unwrap();
+    let server = place.serve_for(&store);
+    let push = |path: &StorePath| store.run("nix", &["copy", "--to", &server.url(), path.as_str()]);
+    push(&before);
+    place.service(&["zfs", "snapshot", "default", "then"]).expect(0);
+    push(&after);
+    let view = format!("{}/@then", server.url());
+    let client = Client::new(Version::Current, &store);
+    client.copy_from(&view, &server.key(), &[&before]).expect_success();
+    assert_eq!(client.dump(&before), dump(&store, &before));
+    client.realise(&view, &server.key(), &[&after]).expect_failure();
+    assert!(!client.real(&after).exists());
+    client.realise(&server.url(), &server.key(), &[&after]).expect_success();
+    assert_eq!(client.dump(&after), dump(&store, &after));
+    // And nothing can be pushed into what was.
+    let words = ["copy", "--to", &view, after.as_str()];
+    client.try_run("nix", &words).expect_failure();
+}
+
+/// The NAR of a path in the store that it comes from.
+fn dump(store: &Store, path: &StorePath) -> Vec<u8> {
+    nix::run(store.program("nix-store").args(["--dump", path.as_str()]), 180)
+        .expect_success()
+        .stdout
 }
 
 #[test]

@@ -96,6 +96,10 @@ impl Watch {
     /// where the cache lies on none.
     pub fn look_at_pool_of(&self, cache: &str) -> String {
         self.shared.feel();
+        if !self.report().caches.contains_key(cache) {
+            // Shortly after the start nobody has looked yet.
+            self.shared.look();
+        }
         let report = self.report();
         let Some(pool) = report.caches.get(cache).map(|dataset| dataset.pool()) else {
             return String::new();

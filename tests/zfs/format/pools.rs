@@ -113,16 +113,16 @@ fn a_pool_without_datasets_and_a_partition_without_a_pool_are_completed() {
 fn a_mirror_is_one_pool_on_two_disks() {
     let (one, other) = (Disk::take(), Disk::take());
     let setup = Setup::new(
-        "mirrored",
+        "twins",
         &format!(
-            "[disk.a]\ndevice = {:?}\n[disk.b]\ndevice = {:?}\n[pool]\nname = 'mirrored'\n\
+            "[disk.a]\ndevice = {:?}\n[disk.b]\ndevice = {:?}\n[pool]\nname = 'twins'\n\
              mirror = true\npartitions = ['a', 'b']\n[dataset]\n",
             one.path(),
             other.path()
         ),
     );
     setup.format(&[]).succeeded();
-    let status = run("zpool", ["status", "mirrored"]);
+    let status = run("zpool", ["status", "twins"]);
     assert!(status.contains("mirror-0"), "{status}");
     setup.is_done();
 }
