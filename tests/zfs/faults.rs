@@ -102,6 +102,9 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
         status == 200 && said["status"] == "degraded" && said["pools"][pool] == "DEGRADED"
     });
     pusher.stock_closure(&closure(3)).unwrap();
+    // What is brought back before ZFS has noticed that it was gone is thrown out again.
+    let status = || run("zpool", ["status", pool]);
+    wait_until("ZFS has let go of the disk", PATIENCE, || status().contains("REMOVED"));
 
     fs::write("/sys/bus/pci/rescan", "1").unwrap();
     wait_until("the disk is back", PATIENCE, || pulled.path().exists());
@@ -110,8 +113,7 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
     run("zpool", ["clear", pool]);
     let deadline = Instant::now() + PATIENCE;
     while health(&server).1["status"] != "ok" {
-        let status = run("zpool", ["status", pool]);
-        assert!(Instant::now() < deadline, "{}\n{status}", health(&server).1);
+        assert!(Instant::now() < deadline, "{}\n{}", health(&server).1, status());
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     check(&server, &bed.bank("default"), &pusher.acknowledged);
