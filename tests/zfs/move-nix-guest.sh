@@ -137,7 +137,7 @@ make_store() {
   make_trees
   "$store" --add /tmp/new/* >$state/paths
   grep -- -program $state/paths >$state/program
-  head -n 1 $state/paths >$state/first
+  grep -- -tree-10 $state/paths >$state/first
   printf %s "$(<$state/first)" >$state/one
   "$nix/bin/nix-build" --no-out-link -E 'with builtins; derivation {
     name = "depending"; system = currentSystem; builder = "/bin/sh"; args = [ "-c" "echo $dependency >$out" ];
@@ -149,6 +149,8 @@ make_store() {
   # As NixOS has it.
   mount --bind /nix/store /nix/store
   mount -o remount,bind,ro /nix/store
+  # The units do not start without it; whoever installs Nix makes it.
+  mkdir -p /nix/var/nix/daemon-socket
   write_units
   systemctl daemon-reload
   systemctl enable --quiet --now nix-daemon.socket
