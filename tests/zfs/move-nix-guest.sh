@@ -14,7 +14,7 @@ mkdir -p $state
 
 failed() { echo "$*"; exit 1; }
 
-as_user() { setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/tmp NIX_REMOTE=daemon "$@"; }
+as_user() { setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/home/snowbank NIX_REMOTE=daemon "$@"; }
 
 # ---- What steps look at ----
 
@@ -31,24 +31,24 @@ device() { stat --format %d "$1"; }
 store_is_whole() {
   "$store" --verify --check-contents >/tmp/verify 2>&1 || { cat /tmp/verify; failed 'nix-store found something'; }
   ! grep -v -e '^reading the Nix store' -e '^checking path existence' -e '^checking link hashes' \
-    -e '^checking hashes' -e '^checking contents' /tmp/verify || failed 'nix-store found something'
+    -e '^checking store hashes' /tmp/verify || failed 'nix-store found something'
   "$store" --query --references "$(<$state/depending)" | grep -qxF -f $state/first || failed 'a reference is missing'
   xargs "$store" --check-validity <$state/paths
   "$(<$state/program)/bin/greet" | grep -qx 'a program of the store' || failed 'a program does not run'
   # Nothing lies in the store that the database does not know.
   diff <(find /nix/store -mindepth 1 -maxdepth 1 ! -name '.*' ! -name '*.lock' -print | sort) \
-    <("$store" --query --requisites $("$store" --dump-db | grep -x '/nix/store/.*' | sort -u) | sort -u)
+    <("$store" --dump-db | grep -x '/nix/store/.*' | sort -u)
 }
 
-# Kind, mode, owner, names, size, time, target and bytes of all that the store had at first.
-listing() { # NIX
-  local path
+# Kind, mode, owner, names, size, time, target and bytes of all that the store had at first. The size of a directory is
+# the file system's own affair.
+listing() ( # NIX
+  cd "$1"
   while read -r path; do
-    find "$1/store/${path##*/}" -printf '%P %y %m %U:%G %n %s %T@ %l\n' | sort
-    find "$1/store/${path##*/}" -type f -printf '%P\0' | sort -z |
-      (cd "$1/store/${path##*/}" 2>/dev/null || cd "$1/store"; xargs -0 -r sha256sum 2>/dev/null || true)
+    find "store/${path##*/}" ! -type d -printf '%p %y %m %U:%G %n %T@ %s %l\n' -o -printf '%p %y %m %U:%G %T@\n' | sort
+    find "store/${path##*/}" -type f -print0 | sort -z | xargs -0 -r sha256sum
   done <$state/initial
-}
+)
 
 daemon_answers() {
   systemctl is-active --quiet nix-daemon.socket || failed 'the socket of the daemon is not active'
@@ -106,9 +106,9 @@ PrivateTmp=yes
 UNIT
 }
 
-make_trees() {
+make_trees() { # NUMBER...
   local number directory
-  for number in {10..39}; do
+  for number; do
     directory=/tmp/new/tree-$number
     mkdir -p "$directory/inner/deeper"
     head -c 1M /dev/urandom >"$directory/own"
@@ -120,7 +120,10 @@ make_trees() {
     # The same in all of them: `nix-store --optimise` gives it one inode.
     seq 20000 >"$directory/inner/deeper/same"
   done
-  directory=/tmp/new/program
+}
+
+make_program() {
+  local directory=/tmp/new/program
   mkdir -p $directory/bin
   cp /bin/bash $directory/bin/bash
   head -c 3M /dev/urandom >$directory/data
@@ -134,7 +137,8 @@ READER
 
 make_store() {
   mkdir -p /nix/store
-  make_trees
+  make_trees {10..39}
+  make_program
   "$store" --add /tmp/new/* >$state/paths
   grep -- -program $state/paths >$state/program
   grep -- -tree-10 $state/paths >$state/first
@@ -174,18 +178,23 @@ make_pool() {
 
 move_nix() { "$snowbank" format move-nix --layout $state/layout.toml; }
 
-# Sets `mover`, which is stopped in the midst of copying: some of the store paths are in the copy, others are not.
+store_paths() { # NIX: what is in its store, where there is one
+  [ ! -e "$1/store" ] || find "$1/store" -mindepth 1 -maxdepth 1 ! -name '.*' -printf '%f\n' | LC_ALL=C sort
+}
+
+# Sets `mover`, which is stopped in the midst of copying: of the store paths that were not in the copy before, some are
+# there now, others are not.
 move_to_the_midst() { # LOG
   local names
-  mapfile -t names < <(find /nix/store -mindepth 1 -maxdepth 1 ! -name '.*' -printf '%f\n' | LC_ALL=C sort)
+  mapfile -t names < <(LC_ALL=C comm -23 <(store_paths /nix) <(store_paths $new))
   "$snowbank" format move-nix --layout $state/layout.toml >"$1" 2>&1 &
   mover=$!
-  until [ -e "$new/store/${names[${2:-5}]}" ]; do [ -e /proc/$mover/exe ] || { cat "$1"; failed 'it has ended'; }; done
+  until [ -e "$new/store/${names[5]}" ]; do [ -e /proc/$mover/exe ] || { cat "$1"; failed 'it has ended'; }; done
   kill -STOP $mover
   [ ! -e "$new/store/${names[-1]}" ] || failed 'it has copied everything already'
   grep -q 'while it is in use' "$1"
   ! grep -q 'hashing the store paths' "$1" || failed 'it has copied everything already'
-  echo "stopped with $(find $new/store -mindepth 1 -maxdepth 1 ! -name '.*' | wc -l) of ${#names[@]} paths in the copy"
+  echo "stopped with $(store_paths $new | wc -l) of $(store_paths /nix | wc -l) paths in the copy"
 }
 
 killed_in_the_midst() {
@@ -227,11 +236,6 @@ killed_with_the_daemon_stopped() {
   reader_lives
 }
 
-killed_before_the_mount() {
-  killed_before mount "'--bind $new /nix'"
-  nix_is_old_tree
-}
-
 # ---- Clients, while it is moved ----
 
 # Adds one path after the other until /tmp/enough is there, and writes down which. One that the daemon refuses, because
@@ -242,7 +246,7 @@ adding() { # NAME COMMAND...
   until [ -e /tmp/enough ]; do
     number=$((number + 1))
     until "$@" "$name $number" >"/tmp/$name.path" 2>"/tmp/$name.log"; do
-      if grep -q 'cannot connect to socket' "/tmp/$name.log"; then
+      if grep -q -e 'cannot connect to socket' -e 'cannot open connection to remote store' "/tmp/$name.log"; then
         cat "/tmp/$name.log" >>"/tmp/$name.refused"
       else
         cat "/tmp/$name.log" >>/tmp/failures
@@ -265,7 +269,7 @@ add_as_root() {
   "$store" --add /tmp/added-by-root
 }
 
-acknowledged() { cat "/tmp/$1.acknowledged" 2>/dev/null | wc -l; }
+acknowledged() { wc -l <"/tmp/$1.acknowledged"; }
 
 # Returns when each client has had another answer, and fails when one has had none for two minutes.
 each_adds_more() {
@@ -283,14 +287,17 @@ each_adds_more() {
 
 moved_while_in_use() {
   local during
-  rm -f /tmp/enough /tmp/failures /tmp/*.acknowledged
+  touch /tmp/{daemon,direct}.{acknowledged,waited,refused}
   adding daemon build_by_the_daemon &
   local daemon=$!
   adding direct add_as_root &
   local direct=$!
   each_adds_more
-  # What the killed one has copied is passed over: it stops when it comes to more.
-  move_to_the_midst /tmp/moved 20
+  # The killed ones have copied everything that there was.
+  rm -rf /tmp/new
+  make_trees {40..54}
+  "$store" --add /tmp/new/* >>$state/paths
+  move_to_the_midst /tmp/moved
   each_adds_more
   cat /tmp/*.acknowledged >/tmp/during
   kill -CONT $mover
@@ -303,9 +310,8 @@ moved_while_in_use() {
   wait $daemon $direct
   [ ! -e /tmp/failures ] || { cat /tmp/failures; failed 'a client has failed'; }
   echo "by the daemon $(acknowledged daemon), directly $(acknowledged direct), $during before it went on;" \
-    "$(cat /tmp/direct.waited 2>/dev/null | wc -l) waited for the lock," \
-    "$(cat /tmp/daemon.refused 2>/dev/null | wc -l) found no daemon"
-  sort -u /tmp/daemon.refused 2>/dev/null || true
+    "$(wc -l </tmp/direct.waited) waited for the lock; what the daemon refused, to be tried again:"
+  { grep -o 'error: cannot .*' /tmp/daemon.refused || true; } | sort | uniq --count
   cat /tmp/*.acknowledged >>$state/paths
 }
 
@@ -333,11 +339,12 @@ daemon_answers_after() {
 }
 
 moved_again() {
-  local before
+  local before after
   before=$(findmnt --list --noheadings; zpool history cache)
   move_nix >/tmp/again
   grep -qx '/nix is on cache/nix already.' /tmp/again || { cat /tmp/again; failed 'it does not say so'; }
-  diff <(echo "$before") <(findmnt --list --noheadings; zpool history cache)
+  after=$(findmnt --list --noheadings; zpool history cache)
+  diff <(echo "$before") <(echo "$after")
   daemon_answers 'after the second run'
   cat /tmp/answered >>$state/paths
 }
