@@ -7,6 +7,7 @@ use crate::config::{CacheConfig, Config};
 use crate::http::state::State;
 use crate::keep::heal::Healer;
 use crate::source::upstream::Upstream;
+use crate::source::upstream::connect::Address;
 
 /// How often it is looked for paths that were found damaged: as long as none was, that costs nothing.
 const HEAL_EVERY: Duration = Duration::from_secs(1);
@@ -40,8 +41,8 @@ fn healers(config: &Config, state: &State) -> Vec<Healer> {
 }
 
 fn upstreams(cache: &CacheConfig) -> Vec<Upstream> {
-    let open = |address: &_| {
-        Upstream::new(Clone::clone(address), &|name| std::env::var_os(name))
+    let open = |address: &Address| {
+        Upstream::new(address.clone(), &|name| std::env::var_os(name))
             .map_err(|error| {
                 tracing::error!(cache = cache.name, "nothing is healed from there: {error}")
             })

@@ -30,6 +30,7 @@ const WORK_TIMEOUT: Duration = Duration::from_secs(900);
 const MAX_ANSWER: u64 = 64 << 20;
 /// The longest reason of an error that is shown.
 const MAX_REASON: usize = 500;
+
 /// A cache on a server.
 #[derive(Debug)]
 pub struct Remote {
@@ -389,6 +390,5 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     Some(Duration::from_secs(date).saturating_sub(now))
 }
 
-/// The certificate authorities that Nix would trust.
 #[cfg(test)]
 mod tests;

@@ -222,37 +222,38 @@ fn sources(setting: &Setting, has_store: bool) -> Result<Vec<Source>, ConfigErro
 }
 
 fn parts(setting: &Setting, base: &Path, home: Option<&Path>) -> Result<Vec<PathBuf>, ConfigError> {
-    let mut parts = Vec::new();
-    for item in setting.list()? {
-        let part = item.path(base, home)?;
-        if parts.contains(&part) {
-            return Err(item.refuse("the same part stands here twice"));
-        }
-        parts.push(part);
-    }
-    if parts.len() > MAX_PARTS {
-        return Err(setting.refuse(format!("at most {MAX_PARTS} parts are expected")));
-    }
-    Ok(parts)
+    each_once(setting, MAX_PARTS, "part", |item| item.path(base, home))
 }
 
 fn heal_from(setting: &Setting) -> Result<Vec<Address>, ConfigError> {
-    let mut caches = Vec::new();
-    for item in setting.list()? {
-        let address = Address::parse(item.text()?).map_err(|_| {
+    each_once(setting, MAX_HEAL_FROM, "cache", |item| {
+        Address::parse(item.text()?).map_err(|_| {
             item.refuse(
                 "the address of a cache is expected, http://HOST[:PORT] or https://HOST[:PORT]",
             )
-        })?;
-        if caches.contains(&address) {
-            return Err(item.refuse("the same cache stands here twice"));
+        })
+    })
+}
+
+/// A list of at most so many `what`s, none of them twice.
+fn each_once<T: PartialEq>(
+    setting: &Setting,
+    most: usize,
+    what: &str,
+    read: impl Fn(&Setting) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let mut all = Vec::new();
+    for item in setting.list()? {
+        let one = read(&item)?;
+        if all.contains(&one) {
+            return Err(item.refuse(format!("the same {what} stands here twice")));
         }
-        caches.push(address);
+        all.push(one);
     }
-    if caches.len() > MAX_HEAL_FROM {
-        return Err(setting.refuse(format!("at most {MAX_HEAL_FROM} caches are expected")));
+    if all.len() > most {
+        return Err(setting.refuse(format!("at most {most} {what}s are expected")));
     }
-    Ok(caches)
+    Ok(all)
 }
 
 fn signing_key(setting: &Setting, places: &Places<'_>) -> Result<SigningKey, ConfigError> {

@@ -9,7 +9,6 @@
 //! One path at a time, and one that nobody has is tried ever later: a disk that dies brings many.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -158,9 +157,9 @@ impl Healer {
         before: Option<&NarInfo>,
     ) {
         // What another program wrote had another name, and nothing names it any more.
-        let old = before.and_then(|narinfo| narinfo.url.strip_prefix("nar/"));
-        let old = old.and_then(NarFileName::parse).filter(|name| {
-            before.is_some_and(|narinfo| *name != NarFileName::zstd(narinfo.info.nar_hash))
+        let old = before.and_then(|narinfo| {
+            let name = NarFileName::parse(narinfo.url.strip_prefix("nar/")?)?;
+            (name != NarFileName::zstd(narinfo.info.nar_hash)).then_some(name)
         });
         if outcome == Outcome::Published
             && let Some(error) = old.and_then(|old| self.ingest.set_aside(old).err())
@@ -198,7 +197,7 @@ impl Healer {
         let request = NarRequest::OfPath { path, nar_hash: Some(info.nar_hash) };
         let Some(nar) = source.nar(request)? else { return Ok(None) };
         let Some(body) = nar.into_reader(&self.readers)? else { return Ok(None) };
-        self.put_back(info, Compression::None, body)
+        Ok(Some(self.ingest.heal(info, Compression::None, body)?))
     }
 
     fn fetch_from_upstream(
@@ -215,15 +214,6 @@ impl Healer {
         }
         let info = the_same(known, &theirs.info)?;
         let Some((compression, body)) = upstream.nar(&theirs)? else { return Ok(None) };
-        self.put_back(info, compression, body)
-    }
-
-    fn put_back(
-        &self,
-        info: &PathInfo,
-        compression: Compression,
-        body: impl Read,
-    ) -> Result<Option<Outcome>, Failure> {
         Ok(Some(self.ingest.heal(info, compression, body)?))
     }
 }

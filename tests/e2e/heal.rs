@@ -1,15 +1,12 @@
 //! What the disk has lost is fetched from where it still is, held against its NarHash, and put back; and whoever pushes it
 //! again puts it back as well.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use crate::support::{
     PATIENCE,
     bad_disk::BadDisk,
-    bank::{DataDirectory, data_directory, replace},
+    bank::{DataDirectory, data_directory, each_file, replace},
     fixtures::{fixtures, path},
     http::{Response, field},
     nix::{Client, Scratch, StorePath, Version, tempdir},
@@ -45,7 +42,9 @@ impl Ill {
     /// A copy of the cache in files of its own.
     fn copy(&self) -> PathBuf {
         let copy = self.own.path().join("copy");
-        copy_tree(&self.directory.bank(), &copy);
+        each_file(&self.directory.bank(), &copy, |file, copy| {
+            fs::copy(file, copy).unwrap();
+        });
         copy
     }
 
@@ -61,19 +60,6 @@ impl Ill {
             assert!(client.dump(path(name)) == fixtures().dump(path(name)), "{name}");
         }
         assert_nothing_waits(server);
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::fs;
 
+use crate::bed::OPEN;
 use crate::commands::{Place, property};
 use crate::e2e::made::closure;
 use crate::e2e::pushed::{Pusher, narinfos, verify_at};
 use crate::support::{Disk, Pool, command, run};
-
-const OPEN: &str = "[cache.default]\npush = \"open\"\n";
 
 #[test]
 fn a_release_is_made_by_the_service_is_served_cannot_be_destroyed_and_goes_when_it_is_removed() {

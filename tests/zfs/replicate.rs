@@ -7,17 +7,14 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
+use crate::bed::{MIB, OPEN, random};
 use crate::commands::{Place, SERVICE_ID, property};
 use crate::e2e::http::Response;
 use crate::e2e::made::{Made, closure};
 use crate::e2e::pushed::{Pusher, verify};
 use crate::e2e::server::Server;
 use crate::e2e::snowbank;
-use crate::e2e::trees::Numbers;
 use crate::support::{Disk, PATIENCE, Pool, command, run, wait_until};
-
-const MIB: usize = 1 << 20;
-const OPEN: &str = "[cache.default]\npush = \"open\"\n";
 
 /// A machine: a pool, a place, and a cache that anybody may push to.
 pub(crate) struct Node {
@@ -321,11 +318,6 @@ fn another_machine_is_reached_by_ssh() {
             .all(|line| line.contains("BatchMode=yes") && line.contains("-- root@node-b env ")),
         "{log}"
     );
-}
-
-/// A path of random bytes.
-fn random(seed: u64, size: usize) -> Made {
-    Made::new(&format!("random-{seed}"), &Numbers::from(seed).bytes(size), &[])
 }
 
 #[test]

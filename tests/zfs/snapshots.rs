@@ -11,6 +11,7 @@ use snowbank::keep::retention::Retention;
 use snowbank::keep::snapshots::{Schedule, Scheduled};
 use snowbank::zfs::{DatasetName, Zfs};
 
+use crate::bed::OPEN;
 use crate::commands::{Place, SERVICE_ID, as_service};
 use crate::e2e::made::closure;
 use crate::e2e::nix::{self, Client, Store, StorePath, Version};
@@ -18,8 +19,6 @@ use crate::e2e::pushed::{Pusher, narinfos, verify_at};
 use crate::e2e::server::Server;
 use crate::e2e::trees;
 use crate::support::{Disk, Pool, run};
-
-const OPEN: &str = "[cache.default]\npush = \"open\"\n";
 
 /// A pool that is initialised for a cache that anybody may push to.
 fn bed() -> (Pool, Place) {

@@ -99,6 +99,7 @@ pub fn agent(
     Ok(config.build().new_agent())
 }
 
+/// The certificate authorities that Nix would trust.
 fn authorities(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<RootCerts, AuthoritiesError> {
     let variable = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = variable("NIX_SSL_CERT_FILE").or_else(|| variable("SSL_CERT_FILE"));

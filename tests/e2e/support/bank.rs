@@ -24,7 +24,7 @@ pub(crate) fn build(store: &Store, bank: &Path, compression: &str, paths: &[&str
 pub(crate) fn data_directory(from: &Path) -> DataDirectory {
     let own = tempdir();
     let data = own.path().join("data");
-    link_tree(from, &data.join("default"));
+    each_file(from, &data.join("default"), |file, link| fs::hard_link(file, link).unwrap());
     DataDirectory { data, _own: own }
 }
 
@@ -57,15 +57,16 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) {
     fs::write(file, bytes).unwrap();
 }
 
-fn link_tree(from: &Path, to: &Path) {
+/// Make the directories of `from` below `to`, and have each of its files put there.
+pub(crate) fn each_file(from: &Path, to: &Path, put: fn(&Path, &Path)) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            link_tree(&entry.path(), &target);
+            each_file(&entry.path(), &target, put);
         } else {
-            fs::hard_link(entry.path(), &target).unwrap();
+            put(&entry.path(), &target);
         }
     }
 }
