@@ -135,6 +135,12 @@ READER
   chmod +x $directory/bin/greet
 }
 
+# As NixOS has it.
+make_store_read_only() {
+  mount --bind /nix/store /nix/store
+  mount -o remount,bind,ro /nix/store
+}
+
 make_store() {
   mkdir -p /nix/store
   make_trees {10..39}
@@ -150,9 +156,7 @@ make_store() {
   cp $state/paths $state/initial
   "$store" --optimise 2>&1 | tail -n 1
   [ "$(stat --format %h "$(<$state/first)/inner/deeper/same")" -gt 30 ] || failed 'there are no hard links'
-  # As NixOS has it.
-  mount --bind /nix/store /nix/store
-  mount -o remount,bind,ro /nix/store
+  make_store_read_only
   # The units do not start without it; whoever installs Nix makes it.
   mkdir -p /nix/var/nix/daemon-socket
   write_units
@@ -226,13 +230,33 @@ killed_before() { # PROGRAM ARGUMENTS
   [ $status = 137 ] || failed "it was not killed: $status"
 }
 
+nix_state() { zfs get -Hp -o value snowbank:nix cache/nix; }
+
+daemon_is_stopped() { ! systemctl is-active --quiet nix-daemon.socket || failed 'the daemon was not stopped'; }
+
 killed_with_the_daemon_stopped() {
-  killed_before zfs "'set snowbank:nix=in-use'*"
+  killed_before zfs "'set snowbank:nix=switching '*"
   nix_is_old_tree
-  ! systemctl is-active --quiet nix-daemon.socket || failed 'the daemon was not stopped'
+  daemon_is_stopped
   systemctl start nix-daemon.socket
   daemon_answers 'after it was killed again'
   cat /tmp/answered >>$state/paths
+  reader_lives
+}
+
+refused_after_a_kill() {
+  killed_before mount "'--rbind $new /nix'"
+  nix_is_old_tree
+  [[ $(nix_state) = 'switching '* ]] || failed "the dataset is said to be $(nix_state)"
+  daemon_is_stopped
+  mkdir -p /nix/var/other
+  mount -t tmpfs tmpfs /nix/var/other
+  if move_nix >/tmp/refused 2>&1; then failed 'what is mounted below /nix would be gone'; fi
+  grep -q 'tmpfs (tmpfs) is mounted at /nix/var/other' /tmp/refused || { cat /tmp/refused; failed 'it does not say why'; }
+  daemon_answers 'after it was refused'
+  cat /tmp/answered >>$state/paths
+  umount /nix/var/other
+  rmdir /nix/var/other
   reader_lives
 }
 
@@ -363,8 +387,32 @@ old_tree_after_boot() {
   [ ! -e "$(tail -n 1 $state/paths)" ] || failed 'the old tree has what was added after the move'
 }
 
-dataset_after_boot() {
+killed_after_the_switch() {
   "$snowbank" format --layout $state/layout.toml
+  # Begun anew, as the refusal says that it can be.
+  zfs rename cache/nix cache/nix-before
+  make_store_read_only
+  killed_before mount "'-o remount,bind,ro /nix/store'"
+  nix_is_dataset
+  [[ $(nix_state) = 'switching '* ]] || failed "the dataset is said to be $(nix_state)"
+  daemon_is_stopped
+  move_nix | grep -qx '/nix is on cache/nix already.'
+  ! touch /nix/store/written 2>/dev/null || failed 'the store was read-only, and is not now'
+  [ "$(nix_state)" = in-use ] || failed "the dataset is said to be $(nix_state)"
+  daemon_answers 'after it was killed behind the switch'
+  listing /nix | diff $state/listing -
+  # As the lines say that it prints.
+  systemctl stop nix-daemon.socket nix-daemon.service
+  umount -l /nix
+  systemctl start nix-daemon.socket
+  nix_is_old_tree
+  ! [ -e "$(cat /tmp/answered)" ] || failed 'the old tree has what was added to the dataset'
+  until zfs destroy cache/nix; do sleep 0.5; done
+  zfs rename cache/nix-before cache/nix
+  umount $old /nix/store
+}
+
+dataset_after_boot() {
   systemctl stop nix-daemon.socket nix-daemon.service
   nix_is_old_tree
   # Moved from below this one it would be what the old tree has.

@@ -19,7 +19,8 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Moves /nix onto a dataset of the pool while the system runs from it.
 ///
 /// Everything is copied and verified beside /nix before the dataset is mounted over it; until then nothing is
-/// different, and what runs goes on. The Nix daemon is stopped for the last part. It may be killed and run again.
+/// different, and what runs goes on. The Nix daemon is stopped for the last part, and who asks it meanwhile is told
+/// that there is none: better not while something is built. It may be killed and run again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,14 +44,12 @@ pub(super) fn run(arguments: &MoveNixArguments) -> Result<(), CommandError> {
     let zfs = Zfs::find().map_err(CommandError::Zfs)?;
     let _lock = Lock::take(LOCK_PATIENCE).map_err(CommandError::FormatLock)?;
     let failed = |error| CommandError::MoveNix(Box::new(error));
-    let (dataset, moved) = match move_nix::check(&zfs, &layout).map_err(failed)? {
-        Checked::IsThere(dataset) => {
-            if !arguments.dry_run {
-                // An earlier run may have been killed before it came to that.
-                move_nix::start_writers(&zfs).map_err(failed)?;
-            }
-            (dataset, Moved::Before)
-        }
+    let checked = move_nix::check(&zfs, &layout);
+    if !arguments.dry_run {
+        move_nix::recover(&zfs, &checked).map_err(failed)?;
+    }
+    let (dataset, moved) = match checked.map_err(failed)? {
+        Checked::IsThere(dataset) => (dataset, Moved::Before),
         Checked::Move(work) => {
             if arguments.dry_run {
                 let lines = work.script().into_iter().map(|line| match line {

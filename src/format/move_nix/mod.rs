@@ -14,13 +14,14 @@
 //!    takes when it needs the store for itself. Whoever starts `nix` now waits for it.
 //! 4. What has changed meanwhile is copied, and hashed.
 //! 5. Both trees are compared, every file by its metadata, those outside the store by their bytes.
-//! 6. The dataset is marked as the one in use, synced, and bound over `/nix`. What runs goes on with
-//!    the files that it has open, and what is started from now on is found in the copy. This is the only
-//!    step after which anything is different, and it is one system call.
-//! 7. The daemon is started.
+//! 6. The dataset is marked as one that is about to be used, synced, and bound over `/nix`. What runs goes
+//!    on with the files that it has open, and what is started from now on is found in the copy. This is
+//!    the only step after which anything is different, and it is one system call.
+//! 7. The store is made read-only where it was, the dataset is [marked](state) as the one in use, and the
+//!    daemon is started.
 //!
 //! Whatever fails before 6 leaves the system as it was, but for the daemon, which is started again.
-//! Killed between 3 and 7, it leaves the daemon stopped; running it again, or
+//! Killed between 3 and 7, it leaves the daemon stopped; running it again, whatever comes of that, or
 //! `systemctl start nix-daemon.socket`, starts it.
 //!
 //! **The next boot** mounts the dataset only if the system's configuration says so; until then the old
@@ -28,6 +29,7 @@
 //! missing. A dataset that was in use is therefore never copied over: see [`MoveError::WasInUse`].
 
 pub mod copy;
+mod state;
 pub mod verify;
 pub mod writers;
 
@@ -39,8 +41,9 @@ use crate::zfs::disk::{host, make};
 use crate::zfs::mounts::{Mount, Mounts};
 use crate::zfs::name::DatasetName;
 use crate::zfs::properties::Role;
-use crate::zfs::{Command, Zfs, ZfsError, dataset, property};
+use crate::zfs::{Command, Zfs, ZfsError, dataset};
 use copy::{CopyError, Progress, Way};
+use state::State;
 use verify::{Verifier, VerifyError};
 use writers::{Writers, WritersError};
 
@@ -50,10 +53,10 @@ pub const NIX: &str = "/nix";
 pub const OLD: &str = "/run/snowbank/old-nix";
 /// Where the new one is while it is being filled.
 pub const NEW: &str = "/run/snowbank/new-nix";
+/// There while the daemon is stopped by a move: what finds it after a kill starts the daemon.
+const STOPPED: &str = "/run/snowbank/nix-daemon-is-stopped";
 /// The store in either.
 const STORE: &str = "store";
-/// The property that says how far a dataset is: `copying`, or `in-use` for good.
-const STATE: &str = "snowbank:nix";
 
 /// Why `/nix` was not moved.
 #[derive(Debug, thiserror::Error)]
@@ -151,8 +154,8 @@ pub enum Moved {
 pub struct Move<'a> {
     zfs: &'a Zfs,
     dataset: DatasetName,
-    /// Whether it has to be made.
-    is_new: bool,
+    /// How far the dataset is; `None` if it has to be made.
+    state: Option<State>,
     /// Whether the store is seen through a mount of its own that nothing can be written through.
     store_is_read_only: bool,
 }
@@ -183,20 +186,54 @@ pub fn check<'a>(zfs: &'a Zfs, layout: &Layout) -> Result<Checked<'a>, MoveError
         }
     }
     let store_is_read_only = only_the_store_is_mounted(&mounts)?;
-    let state = match zfs.find_dataset(&dataset)? {
-        None => None,
-        Some(_) => {
-            let found = zfs.get(&[&dataset], &[STATE])?;
-            Some(found.into_iter().next().map(|one| one.value).unwrap_or_default())
-        }
-    };
-    match state.as_deref() {
-        None | Some("copying") => {}
-        Some("in-use") => return Err(MoveError::WasInUse(dataset)),
-        Some(_) => return Err(MoveError::NotOurs(dataset)),
+    let state = state::read(zfs, &dataset)?;
+    match &state {
+        None | Some(State::Copying) => {}
+        Some(State::Switching { boot }) if *boot == this_boot()? => {}
+        Some(State::InUse | State::Switching { .. }) => return Err(MoveError::WasInUse(dataset)),
+        Some(State::Unknown) => return Err(MoveError::NotOurs(dataset)),
     }
-    let is_new = state.is_none();
-    Ok(Checked::Move(Move { zfs, dataset, is_new, store_is_read_only }))
+    Ok(Checked::Move(Move { zfs, dataset, state, store_is_read_only }))
+}
+
+/// Finishes what an earlier run that was killed has left, whatever has been found now: the daemon runs
+/// again, and what follows the switch follows it before that.
+pub fn recover(zfs: &Zfs, checked: &Result<Checked<'_>, MoveError>) -> Result<(), MoveError> {
+    if let Ok(Checked::IsThere(dataset)) = checked
+        && state::read(zfs, dataset)? != Some(State::InUse)
+    {
+        let is_bound = mounts()?.at(&Path::new(NIX).join(STORE)).and_then(Mount::dataset);
+        for command in after_the_switch(dataset, is_bound.as_ref() == Some(dataset)) {
+            zfs.run(&command)?;
+        }
+        unmount_new(zfs)?;
+    }
+    Ok(writers::start_what_was_stopped(zfs, Path::new(STOPPED))?)
+}
+
+/// What follows the switch. Nix, when it runs without the daemon, has a mount namespace of its own, in
+/// which the store can be written, and waits there for its lock: what is mounted is mounted there too,
+/// as it is. So the store is made read-only only when it is there.
+fn after_the_switch(dataset: &DatasetName, store_is_bound: bool) -> Vec<Command> {
+    let store = Path::new(NIX).join(STORE);
+    let read_only = store_is_bound.then(|| host::make_read_only(&store));
+    read_only.into_iter().chain([State::InUse.set(dataset)]).collect()
+}
+
+/// Unmounts what is mounted at [`NEW`] and in it: it does no harm there, but it keeps the pool busy.
+fn unmount_new(zfs: &Zfs) -> Result<(), MoveError> {
+    let new = Path::new(NEW);
+    let mounted = mounts()?;
+    for point in [&*new.join(STORE), new] {
+        if mounted.at(point).is_some() {
+            zfs.run(&host::unmount(point))?;
+        }
+    }
+    Ok(())
+}
+
+fn this_boot() -> Result<String, MoveError> {
+    state::this_boot().map_err(|source| MoveError::Io { path: state::BOOT.into(), source })
 }
 
 fn mounts() -> Result<Mounts, MoveError> {
@@ -233,6 +270,8 @@ impl Move<'_> {
         script.push(Ok(host::stop(&writers::UNITS)));
         script.push(Err("lock the store against everybody else, copy what has changed, compare"));
         script.extend(self.switch().into_iter().map(Ok));
+        let after = after_the_switch(&self.dataset, self.store_is_read_only);
+        script.extend(after.into_iter().map(Ok));
         script.push(Ok(host::start(&writers::UNITS[..1])));
         script
     }
@@ -240,8 +279,7 @@ impl Move<'_> {
     /// Moves it.
     pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Moved, MoveError> {
         let done = self.run_inside(watcher);
-        // What is left mounted does no harm, and the next run finds it; but it keeps the pool busy.
-        let new = self.zfs.run(&host::unmount(Path::new(NEW)));
+        let new = unmount_new(self.zfs);
         if done.is_err() {
             let old = self.zfs.run(&host::unmount(Path::new(OLD)));
             tracing::debug!(?new, ?old, "undid the mounts");
@@ -251,6 +289,8 @@ impl Move<'_> {
 
     fn run_inside(&self, watcher: &mut dyn Watcher) -> Result<Moved, MoveError> {
         watcher.part(&format!("making {} and mounting it beside /nix", self.dataset));
+        // Where the last run was killed right before the switch, the store there has a mount of its own.
+        unmount_new(self.zfs)?;
         for command in self.preparation() {
             self.zfs.run(&command)?;
         }
@@ -263,7 +303,7 @@ impl Move<'_> {
         verifier.begin(&verifier.list(&database)?, watcher);
 
         watcher.part("stopping the Nix daemon, and waiting for everybody else");
-        let writers = Writers::stop(self.zfs, Path::new(NIX))?;
+        let writers = Writers::stop(self.zfs, Path::new(NIX), Path::new(STOPPED))?;
         let listed = verifier.list(&database)?;
         watcher.part("copying what has changed");
         let passed = copy::pass(old, new, Way::Copy, watcher)?;
@@ -274,9 +314,10 @@ impl Move<'_> {
             return Err(MoveError::Differs { count: compared.changed, first });
         }
         watcher.part("mounting it over /nix");
-        self.zfs.run(&property::set(&self.dataset, &[(STATE, "in-use")]))?;
+        self.zfs.run(&State::Switching { boot: this_boot()? }.set(&self.dataset))?;
         copy::sync(new)?;
-        for command in self.switch() {
+        let after = after_the_switch(&self.dataset, self.store_is_read_only);
+        for command in self.switch().into_iter().chain(after) {
             self.zfs.run(&command)?;
         }
         writers.start()?;
@@ -289,10 +330,16 @@ impl Move<'_> {
         let mounted = mounts().ok();
         let is_mounted = |path| mounted.as_ref().is_some_and(|mounts| mounts.at(path).is_some());
         let mut commands = Vec::new();
-        if self.is_new {
-            let mut options = Role::Nix.options();
-            options.extend([("mountpoint", "legacy"), (STATE, "copying")]);
-            commands.push(dataset::create(&self.dataset, &options));
+        match &self.state {
+            None => {
+                let mut options = Role::Nix.options();
+                let state = State::Copying.to_string();
+                options.extend([("mountpoint", "legacy"), (state::PROPERTY, &state)]);
+                commands.push(dataset::create(&self.dataset, &options));
+            }
+            Some(State::Copying) => {}
+            // A move that does not come so far must not be taken for one that did.
+            Some(_) => commands.push(State::Copying.set(&self.dataset)),
         }
         for (path, mount) in
             [(old, host::bind(Path::new(NIX), old)), (new, host::mount_dataset(&self.dataset, new))]
@@ -304,13 +351,14 @@ impl Move<'_> {
         commands
     }
 
-    /// The switch: the first of these commands is it.
+    /// The switch: the last of these commands is it.
     fn switch(&self) -> Vec<Command> {
-        let mut commands = vec![host::bind(Path::new(NEW), Path::new(NIX))];
+        let mut commands = Vec::new();
         if self.store_is_read_only {
-            let store = Path::new(NIX).join(STORE);
-            commands.extend([host::bind(&store, &store), host::make_read_only(&store)]);
+            let store = Path::new(NEW).join(STORE);
+            commands.push(host::bind(&store, &store));
         }
+        commands.push(host::bind_with_all_in_it(Path::new(NEW), Path::new(NIX)));
         commands
     }
 
@@ -318,11 +366,6 @@ impl Move<'_> {
     pub const fn dataset(&self) -> &DatasetName {
         &self.dataset
     }
-}
-
-/// Starts what an earlier run that was killed has left stopped.
-pub fn start_writers(zfs: &Zfs) -> Result<(), MoveError> {
-    Ok(writers::start(zfs)?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! has the store open is waited for, and whoever opens it after us waits for us. No list of processes
 //! has to be right for that.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub enum WritersError {
         /// How long they were waited for.
         after: Duration,
     },
-    /// The lock cannot be opened.
+    /// The lock cannot be opened, or the marker not be made.
     #[error("{}: {source}", path.display())]
     Io {
         /// Which file.
@@ -54,22 +54,26 @@ pub enum WritersError {
 /// Nobody writes while it lives. Dropped, it starts the daemon again.
 pub struct Writers<'a> {
     zfs: &'a Zfs,
-    /// Until it is taken to start them.
-    stopped: Option<Vec<&'static str>>,
+    /// There while they are stopped.
+    marker: &'a Path,
+    /// Whether nobody has started them yet.
+    stopped: bool,
     _lock: File,
 }
 
 impl<'a> Writers<'a> {
-    /// Stops the daemon of the store at `nix`, and waits for everybody else.
-    pub fn stop(zfs: &'a Zfs, nix: &Path) -> Result<Self, WritersError> {
+    /// Stops the daemon of the store at `nix`, and waits for everybody else. As long as it is stopped
+    /// there is a file, the `marker`, by which the next run knows of it if this one is killed.
+    pub fn stop(zfs: &'a Zfs, nix: &Path, marker: &'a Path) -> Result<Self, WritersError> {
         let units = zfs.units(&UNITS)?;
         if !units.is_empty() {
+            fs::write(marker, "").map_err(io_error(marker))?;
             zfs.run(&host::stop(&units))?;
         }
         match lock(&nix.join("var/nix/db/big-lock"), PATIENCE) {
-            Ok(lock) => Ok(Self { zfs, stopped: Some(units), _lock: lock }),
+            Ok(lock) => Ok(Self { zfs, marker, stopped: true, _lock: lock }),
             Err(error) => {
-                start(zfs)?;
+                start_what_was_stopped(zfs, marker)?;
                 Err(error)
             }
         }
@@ -81,10 +85,10 @@ impl<'a> Writers<'a> {
     }
 
     fn start_again(&mut self) -> Result<(), WritersError> {
-        match self.stopped.take() {
-            Some(units) if !units.is_empty() => start(self.zfs),
-            _ => Ok(()),
+        if std::mem::take(&mut self.stopped) {
+            start_what_was_stopped(self.zfs, self.marker)?;
         }
+        Ok(())
     }
 }
 
@@ -96,19 +100,26 @@ impl Drop for Writers<'_> {
     }
 }
 
-/// Starts what starts the daemon: its socket, or itself where it has none. Whether it ran before does
-/// not matter: an earlier run may have stopped it and been killed.
-pub(super) fn start(zfs: &Zfs) -> Result<(), WritersError> {
-    match zfs.units(&UNITS)?.first() {
-        Some(unit) => Ok(zfs.run(&host::start(&[unit]))?),
-        None => Ok(()),
+/// Starts what starts the daemon, its socket, or itself where it has none, if a move has stopped it: this
+/// one, or one that was killed.
+pub(super) fn start_what_was_stopped(zfs: &Zfs, marker: &Path) -> Result<(), WritersError> {
+    if !marker.try_exists().map_err(io_error(marker))? {
+        return Ok(());
     }
+    if let Some(unit) = zfs.units(&UNITS)?.first() {
+        zfs.run(&host::start(&[unit]))?;
+    }
+    fs::remove_file(marker).map_err(io_error(marker))
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> WritersError {
+    move |source| WritersError::Io { path: path.into(), source }
 }
 
 /// Takes Nix's lock alone. A store that was never opened has none, and nobody who could hold it.
 fn lock(path: &Path, patience: Duration) -> Result<File, WritersError> {
-    let failed = |source| WritersError::Io { path: path.into(), source };
-    let file = File::open(path).map_err(failed)?;
+    let failed = io_error(path);
+    let file = File::open(path).map_err(&failed)?;
     let start = Instant::now();
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -131,7 +142,7 @@ mod tests {
     fn whoever_has_the_store_open_is_waited_for_and_then_named_by_its_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("big-lock");
-        std::fs::write(&path, "").unwrap();
+        fs::write(&path, "").unwrap();
         let reader = File::open(&path).unwrap();
         flock(&reader, FlockOperation::LockShared).unwrap();
         let error = lock(&path, Duration::from_millis(300)).unwrap_err();
@@ -148,8 +159,8 @@ mod tests {
     fn the_daemon_is_started_again_whatever_happens() {
         let nix = tempfile::tempdir().unwrap();
         let db = nix.path().join("var/nix/db");
-        std::fs::create_dir_all(&db).unwrap();
-        std::fs::write(db.join("big-lock"), "").unwrap();
+        fs::create_dir_all(&db).unwrap();
+        fs::write(db.join("big-lock"), "").unwrap();
         let log = nix.path().join("log");
         let fake = Fake::new("exit 1");
         let script = format!(
@@ -157,18 +168,28 @@ mod tests {
             log.display()
         );
         let zfs = fake.zfs.with_program("systemctl", fake.install("systemctl", &script));
-        let said = || std::fs::read_to_string(&log).unwrap();
+        let said = || fs::read_to_string(&log).unwrap();
         let stop = "stop nix-daemon.socket nix-daemon.service\n";
-        let writers = Writers::stop(&zfs, nix.path()).unwrap();
+        let marker = nix.path().join("marker");
+        let stop_them = || Writers::stop(&zfs, nix.path(), &marker);
+        let writers = stop_them().unwrap();
         assert_eq!(said(), stop);
+        assert!(marker.exists());
         drop(writers);
+        assert!(!marker.exists());
         assert_eq!(said(), format!("{stop}start nix-daemon.socket\n"));
-        std::fs::remove_file(&log).unwrap();
-        Writers::stop(&zfs, nix.path()).unwrap().start().unwrap();
+        fs::remove_file(&log).unwrap();
+        stop_them().unwrap().start().unwrap();
         assert_eq!(said(), format!("{stop}start nix-daemon.socket\n"), "and only once");
-        std::fs::remove_file(db.join("big-lock")).unwrap();
-        std::fs::remove_file(&log).unwrap();
-        assert!(Writers::stop(&zfs, nix.path()).is_err());
+        fs::remove_file(db.join("big-lock")).unwrap();
+        fs::remove_file(&log).unwrap();
+        assert!(stop_them().is_err());
         assert_eq!(said(), format!("{stop}start nix-daemon.socket\n"));
+        fs::remove_file(&log).unwrap();
+        start_what_was_stopped(&zfs, &marker).unwrap();
+        assert!(!log.exists(), "whoever stopped it himself finds it stopped");
+        fs::write(&marker, "").unwrap();
+        start_what_was_stopped(&zfs, &marker).unwrap();
+        assert_eq!(said(), "start nix-daemon.socket\n", "what was killed had stopped it");
     }
 }

@@ -18,6 +18,11 @@ pub fn bind(from: &Path, to: &Path) -> Command {
     command("mount", ["--bind"]).args([from.to_string_lossy(), to.to_string_lossy()]).change()
 }
 
+/// As [`bind`], with what is mounted in it, all at once.
+pub fn bind_with_all_in_it(from: &Path, to: &Path) -> Command {
+    command("mount", ["--rbind"]).args([from.to_string_lossy(), to.to_string_lossy()]).change()
+}
+
 /// Lets nothing be written through a mount; what is mounted elsewhere stays as it is.
 pub fn make_read_only(path: &Path) -> Command {
     command("mount", ["-o", "remount,bind,ro"]).arg(path.to_string_lossy()).change()
