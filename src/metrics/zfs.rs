@@ -80,14 +80,15 @@ pub struct PoolFigures {
     pub fragmentation: f64,
     /// One of [`POOL_STATES`].
     pub health: &'static str,
-    /// Of reading, writing and checksums, over all its vdevs.
-    pub errors: [u64; 3],
+    /// Of reading, writing and checksums, over all its vdevs; `None`, here and below, where its status is
+    /// not known.
+    pub errors: Option<[u64; 3]>,
     /// Files that cannot be read whole.
-    pub data_errors: u64,
+    pub data_errors: Option<u64>,
     /// Seconds since the last scrub ended; `None` where there was none.
-    pub scrub_age: Option<i64>,
+    pub scrub_age: Option<u64>,
     /// Errors that it found.
-    pub scrub_errors: u64,
+    pub scrub_errors: Option<u64>,
     /// Bytes that are there once instead of several times.
     pub clone_saved: Option<u64>,
 }
@@ -229,19 +230,14 @@ impl ZfsMetrics {
             for state in POOL_STATES {
                 set(&self.pool_health, &[name, state], u64::from(state == figures.health));
             }
-            for (kind, errors) in ERROR_KINDS.iter().zip(figures.errors) {
-                set(&self.pool_errors, &[name, kind], errors);
+            for (index, kind) in ERROR_KINDS.iter().enumerate() {
+                let errors = figures.errors.map(|errors| errors[index]);
+                set_or_forget(&self.pool_errors, &[name, kind], errors);
             }
-            set(&self.pool_data_errors, &[name], figures.data_errors);
-            set(&self.pool_scrub_errors, &[name], figures.scrub_errors);
-            match figures.scrub_age {
-                Some(age) => self.pool_scrub_age.with_label_values(&[name]).set(age),
-                None => forget(&self.pool_scrub_age, &[name]),
-            }
-            match figures.clone_saved {
-                Some(saved) => set(&self.pool_clone_saved, &[name], saved),
-                None => forget(&self.pool_clone_saved, &[name]),
-            }
+            set_or_forget(&self.pool_data_errors, &[name], figures.data_errors);
+            set_or_forget(&self.pool_scrub_errors, &[name], figures.scrub_errors);
+            set_or_forget(&self.pool_scrub_age, &[name], figures.scrub_age);
+            set_or_forget(&self.pool_clone_saved, &[name], figures.clone_saved);
         }
         for gone in gone(&self.shown_pools, names) {
             for gauges in [
@@ -281,6 +277,13 @@ impl ZfsMetrics {
 
 fn set(gauges: &IntGaugeVec, labels: &[&str], value: u64) {
     gauges.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn set_or_forget(gauges: &IntGaugeVec, labels: &[&str], value: Option<u64>) {
+    match value {
+        Some(value) => set(gauges, labels, value),
+        None => forget(gauges, labels),
+    }
 }
 
 /// Takes a series out; one that is not there is out already.

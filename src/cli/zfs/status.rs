@@ -148,7 +148,7 @@ fn describe(status: &ZfsStatus, now: i64) -> Value {
             "pool": pool.map(|pool| json!({
                 "name": pool.pool.name.as_str(),
                 "health": pool.pool.health.as_str(),
-                "data_errors": pool.status.error_count,
+                "data_errors": pool.status.as_ref().and_then(|status| status.error_count),
                 "scrub_age_seconds": pool.scrub_age(now),
             })),
         })

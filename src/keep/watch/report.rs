@@ -33,8 +33,8 @@ pub struct Report {
 pub struct PoolReport {
     /// As it is listed.
     pub pool: Pool,
-    /// Device by device.
-    pub status: PoolStatus,
+    /// Device by device; `None` where it could not be found out.
+    pub status: Option<PoolStatus>,
     /// Whether a copy of a file within it shares the blocks.
     pub clones_blocks: bool,
 }
@@ -111,17 +111,15 @@ impl Report {
 
     fn ask_pools(&mut self, zfs: &Zfs) -> Result<(), String> {
         let ours: BTreeSet<PoolName> = self.caches.values().map(DatasetName::pool).collect();
-        let ask = || -> Result<Vec<_>, ZfsError> {
-            let pools = zfs.pools()?.into_iter().filter(|pool| ours.contains(&pool.name));
-            let report = |pool: Pool| {
-                let status = zfs.status(&pool.name)?;
-                Ok(PoolReport { status, clones_blocks: clones_blocks(zfs, &pool)?, pool })
-            };
-            pools.map(report).collect()
-        };
-        let pools = ask().map_err(|error| error.to_string())?;
-        self.pools = pools.into_iter().map(|found| (found.pool.name.clone(), found)).collect();
-        Ok(())
+        let mut failure = None;
+        let pools = zfs.pools().map_err(|error| error.to_string())?;
+        for pool in pools.into_iter().filter(|pool| ours.contains(&pool.name)) {
+            let mut known = |error: ZfsError| failure = Some(error.to_string());
+            let status = zfs.status(&pool.name).map_err(&mut known).ok();
+            let clones_blocks = clones_blocks(zfs, &pool).map_err(&mut known).unwrap_or(false);
+            self.pools.insert(pool.name.clone(), PoolReport { pool, status, clones_blocks });
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// The dataset of a cache, with its pool.
@@ -182,13 +180,16 @@ fn clones_blocks(zfs: &Zfs, pool: &Pool) -> Result<bool, ZfsError> {
 impl PoolReport {
     /// Seconds since the last scrub or resilver ended; `None` where none has.
     pub fn scrub_age(&self, now: i64) -> Option<i64> {
-        let scan = self.status.scan.as_ref().filter(|scan| scan.state == ScanState::Finished)?;
+        let scan =
+            self.status.as_ref()?.scan.as_ref().filter(|scan| scan.state == ScanState::Finished)?;
         Some(now.saturating_sub(i64::try_from(scan.end?).ok()?).max(0))
     }
 
     fn figures(&self, now: i64) -> PoolFigures {
         let Self { pool, status, .. } = self;
-        let (read, write, checksum) = status.errors();
+        let status = status.as_ref();
+        let errors = status.map(PoolStatus::errors);
+        let scrub_age = self.scrub_age(now).map(i64::unsigned_abs);
         PoolFigures {
             size: pool.size,
             allocated: pool.allocated,
@@ -196,10 +197,10 @@ impl PoolReport {
             #[expect(clippy::cast_precision_loss, reason = "0 to 100")]
             fragmentation: pool.fragmentation_percent.unwrap_or(0) as f64 / 100.0,
             health: pool.health.as_str(),
-            errors: [read, write, checksum],
-            data_errors: status.error_count.unwrap_or(0),
-            scrub_age: self.scrub_age(now),
-            scrub_errors: status.scan.as_ref().map_or(0, |scan| scan.errors),
+            errors: errors.map(|(read, write, checksum)| [read, write, checksum]),
+            data_errors: status.map(|status| status.error_count.unwrap_or(0)),
+            scrub_age,
+            scrub_errors: status.map(|status| status.scan.as_ref().map_or(0, |scan| scan.errors)),
             clone_saved: pool.clones.as_ref().map(|clones| clones.saved),
         }
     }

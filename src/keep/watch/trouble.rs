@@ -124,7 +124,7 @@ fn room(dataset: &Dataset) -> String {
 }
 
 fn data_errors(found: &PoolReport) -> Option<String> {
-    let count = found.status.error_count.filter(|count| *count > 0)?;
+    let count = found.status.as_ref()?.error_count.filter(|count| *count > 0)?;
     let pool = &found.pool.name;
     Some(format!("pool {pool} has {count} data errors; `zpool status -v {pool}` names the files"))
 }

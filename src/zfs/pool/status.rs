@@ -62,7 +62,8 @@ impl Health {
             "FAULTED" => Self::Faulted,
             "OFFLINE" => Self::Offline,
             "REMOVED" => Self::Removed,
-            "UNAVAIL" | "UNAVAILABLE" => Self::Unavailable,
+            // CANT_OPEN is the same of a device, in JSON.
+            "UNAVAIL" | "CANT_OPEN" | "UNAVAILABLE" => Self::Unavailable,
             "SUSPENDED" => Self::Suspended,
             "AVAIL" => Self::Spare,
             "INUSE" => Self::SpareInUse,

@@ -41,8 +41,9 @@ struct Pool {
     spares: BTreeMap<String, Device>,
     /// Absent where there are none, or may not be seen.
     error_count: Option<Number>,
+    /// The files, or a text that says why there is no list.
     #[serde(default)]
-    errlist: Vec<Value>,
+    errlist: Value,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +110,7 @@ pub(super) fn parse(text: &str, name: &PoolName) -> Result<PoolStatus, String> {
     for (devices, depth) in std::iter::once(data).chain(beside.map(|devices| (devices, 1))) {
         collect(devices, depth, &mut vdevs)?;
     }
-    let files = pool.errlist.iter().take(MAX_FILES);
+    let files = pool.errlist.as_array().into_iter().flatten().take(MAX_FILES);
     Ok(PoolStatus {
         pool: name.clone(),
         health: Health::parse(&pool.state),

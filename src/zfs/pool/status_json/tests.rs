@@ -44,6 +44,15 @@ fn lost_files_are_named() {
 }
 
 #[test]
+fn a_suspended_pool_has_a_reason_in_place_of_the_list_of_files() {
+    let status = read(include_str!("../../samples/2.3.9/suspended_j.out"), "a");
+    assert_eq!((status.health, status.error_count), (Health::Suspended, Some(11)));
+    assert!(status.damaged_files.is_empty());
+    assert_eq!(status.errors(), (0, 60_972, 0));
+    assert!(status.vdevs.iter().all(|vdev| vdev.health == Health::Unavailable), "{status:?}");
+}
+
+#[test]
 fn a_degraded_pool_says_which_device_is_away() {
     let status = read(include_str!("../../samples/2.3.9/degraded_j.out"), "tank");
     assert_eq!(status.health, Health::Degraded);
