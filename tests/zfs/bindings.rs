@@ -545,19 +545,14 @@ fn the_service_does_by_delegated_rights_what_it_has_to() {
     refused(service.run(&snapshot::create(&one, &[])));
 }
 
-/// Leaves commands in the kernel that nothing ends: the machine is of no use afterwards, so a script
-/// runs this alone.
+/// Leaves commands in the kernel that nothing ends: the machine is of no use afterwards, so it is run
+/// alone.
 #[test]
 #[ignore = "the machine is of no use afterwards"]
 fn commands_on_a_pool_without_its_disk_hang_and_are_given_up() {
-    let disk = Disk::take();
-    let device = std::fs::canonicalize(disk.path()).unwrap();
-    let pool = std::mem::ManuallyDrop::new(Pool::on([disk]));
+    let pool = std::mem::ManuallyDrop::new(Pool::on([Disk::take()]));
     let zfs = zfs();
-    let name = device.file_name().unwrap().to_str().unwrap();
-    // The disk's, which is behind that of virtio.
-    let slot = std::fs::canonicalize(format!("/sys/block/{name}/device/..")).unwrap();
-    std::fs::write(slot.join("remove"), "1").unwrap();
+    pool.disks()[0].pull();
     let _ = std::fs::write(pool.path().join("x"), [0; 100_000]);
 
     let hurried = zfs.within(Duration::from_secs(3));

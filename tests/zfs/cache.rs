@@ -44,8 +44,14 @@ fn a_cache_is_created_with_its_quota_and_destroyed_when_its_name_is_typed_again(
     );
     assert_eq!(place.root(&["cache", "destroy", "team", "--with-releases"]).code, Some(2));
     assert_eq!(place.root(&["cache", "destroy", "default", "--yes", "default"]).code, Some(2));
+    let asked = ["cache", "destroy", "team", "--with-releases"];
+    let (code, said) = place.at_a_terminal(&asked, "tea");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("All of it goes, for good") && said.contains("1 releases"), "{said}");
     assert_eq!(property(&dataset, "mounted"), "yes");
-    place.root(&all).expect(0);
+    let (code, said) = place.at_a_terminal(&asked, "team");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("destroyed {dataset}")), "{said}");
     assert!(!command("zfs").args(["list", &dataset]).status().unwrap().success());
     assert!(place.root(&all).refusal().contains("there is no dataset"));
 }

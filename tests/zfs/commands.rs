@@ -1,7 +1,8 @@
 //! What the tests of the command line stand on: the program as root, or as the service user.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::e2e::nix::Store;
 use crate::e2e::server::{Server, Setup};
@@ -60,6 +61,19 @@ impl Place {
         let mut order = command(snowbank());
         order.args(words).env("SNOWBANK_CONFIG", self.config());
         Said::of(order.output().unwrap())
+    }
+
+    /// Runs `snowbank WORDS` as root at a terminal where somebody types a line; how it ended, and all that
+    /// the terminal showed.
+    pub(crate) fn at_a_terminal(&self, words: &[&str], typed: &str) -> (Option<i32>, String) {
+        let mut order = command("script");
+        let line = format!("{} {}", snowbank().display(), words.join(" "));
+        order.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        order.env("SNOWBANK_CONFIG", self.config()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = order.spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{typed}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     /// Runs `snowbank WORDS` as the service user, who has nothing but what was delegated.

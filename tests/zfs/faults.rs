@@ -1,15 +1,13 @@
 //! Disks that give back wrong bytes, none at all, or are gone, under a server that has a real pool.
-
-use std::{fs, path::PathBuf, time::Instant};
-
 use crate::{
-    bed::{Bed, Injected, MIB, OPEN, device_of, health, random},
+    bed::{Bed, Injected, MIB, OPEN, device_of, health, random, until_unhealthy},
+    commands::Place,
     e2e::{
         made::{Form, closure},
-        pushed::{Pusher, check, narinfos, verify},
+        pushed::{Pusher, Stop, check, narinfos, verify},
         server::Server,
     },
-    support::{Disk, PATIENCE, run, wait_until},
+    support::{Disk, PATIENCE, Pool, command, run, wait_for, wait_until},
 };
 
 /// Has memory forget what it holds of a pool: what is read next is read from the disk.
@@ -17,14 +15,6 @@ fn forget(bed: &Bed) {
     let pool = bed.pool.name();
     run("zpool", ["export", pool]);
     run("zpool", ["import", "-d", "/dev/disk/by-id", "-o", "cachefile=none", pool]);
-}
-
-/// The kernel's number of a mounted disk, and where its driver hangs: without it the disk is gone.
-fn slot(disk: &Disk) -> PathBuf {
-    let device = fs::canonicalize(disk.path()).unwrap();
-    let name = device.file_name().unwrap().to_str().unwrap();
-    // The disk's, which is behind that of virtio.
-    fs::canonicalize(format!("/sys/block/{name}/device/..")).unwrap()
 }
 
 #[test]
@@ -93,8 +83,7 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
     let mut pusher = Pusher::to(server.address()).unwrap();
     pusher.stock_closure(&closure(1)).unwrap();
 
-    fs::write(slot(&pulled).join("remove"), "1").unwrap();
-    assert!(!pulled.path().exists(), "the disk is there still");
+    pulled.pull();
     pusher.stock_closure(&closure(2)).unwrap();
     check(&server, &bed.bank("default"), &pusher.acknowledged);
     wait_until("health says it", PATIENCE, || {
@@ -106,17 +95,62 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
     let status = || run("zpool", ["status", pool]);
     wait_until("ZFS has let go of the disk", PATIENCE, || status().contains("REMOVED"));
 
-    fs::write("/sys/bus/pci/rescan", "1").unwrap();
-    wait_until("the disk is back", PATIENCE, || pulled.path().exists());
-    run("zpool", ["online", pool, pulled.path().to_str().unwrap()]);
+    pulled.put_back();
+    // It may be told to come back while ZFS is still busy with its going.
+    wait_until("the disk is in the pool again", PATIENCE, || {
+        run("zpool", ["online", pool, pulled.path().to_str().unwrap()]);
+        !status().contains("REMOVED")
+    });
     run("zpool", ["wait", "-t", "resilver", pool]);
     run("zpool", ["clear", pool]);
-    let deadline = Instant::now() + PATIENCE;
-    while health(&server).1["status"] != "ok" {
-        assert!(Instant::now() < deadline, "{}\n{}", health(&server).1, status());
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    let said = || (health(&server).1["status"].to_string(), status());
+    wait_for("health is well", said, |(health, _)| health == "\"ok\"");
     check(&server, &bed.bank("default"), &pusher.acknowledged);
     server.assert_alive();
     run("zpool", ["detach", pool, pulled.path().to_str().unwrap()]);
+}
+
+#[test]
+fn a_pool_that_is_suspended_closes_its_cache_until_its_disk_is_back() {
+    let pool = Pool::on([Disk::take()]);
+    let place = Place::new(OPEN);
+    place.init(&pool);
+    let parent = format!("{}/snowbank", pool.name());
+    let zfs = format!("[zfs]\ndataset = \"{parent}\"\ninterval = \"1s\"\nprobe_timeout = \"2s\"\n");
+    place.configure(&format!("{zfs}{OPEN}"));
+    let mut server = place.serve();
+    let paths = closure(1);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock_closure(&paths).unwrap();
+    assert_eq!(health(&server).0, 200);
+
+    pool.disks()[0].pull();
+    println!("noticed after {:?}", until_unhealthy(&server, "the disk is gone"));
+    // Without its daemon for events ZFS looks for a disk only when it is told, and that ends with the trouble.
+    let mut reopen = command("zpool").args(["reopen", pool.name()]).spawn().unwrap();
+    let state = || health(&server).1["pools"][pool.name()].to_string();
+    wait_for("health says that it is suspended", state, |state| state == "\"SUSPENDED\"");
+    // Not 404, which a client would remember for an hour. Who hangs is given up, and fails.
+    for path in [format!("/{}.narinfo", paths[0].hash()), format!("/nar/{}.nar", paths[0].hash())] {
+        server.get(&path).expect(503);
+    }
+    match Pusher::to(server.address()).unwrap().stock(&random(1, MIB), Form::Bare) {
+        Err(Stop::Refused(answer)) => answer.expect(503),
+        other => panic!("{other:?}"),
+    };
+    let labels = format!("pool=\"{}\",state=\"SUSPENDED\"", pool.name());
+    assert_eq!(server.metric("snowbank_zfs_pool_health", &labels), 1.0);
+    assert_eq!(server.metric("snowbank_cache_well", "cache=\"default\""), 0.0);
+    assert!(server.log().contains("SUSPENDED"), "{}", server.log());
+    let doctor = place.service(&["doctor"]);
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    assert!(doctor.out.contains("SUSPENDED"), "{doctor:?}");
+
+    pool.disks()[0].put_back();
+    run("zpool", ["clear", pool.name()]);
+    assert!(reopen.wait().unwrap().success());
+    wait_for("health is well", || health(&server), |(status, _)| *status == 200);
+    pusher.stock_closure(&closure(2)).unwrap();
+    check(&server, &place.bank("default"), &pusher.acknowledged);
+    server.assert_alive();
 }

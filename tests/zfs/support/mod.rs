@@ -2,6 +2,8 @@
 
 use std::{
     ffi::OsStr,
+    fmt::Debug,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -17,9 +19,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Wait until `condition` holds, and fail with `what` when it does not after `limit`.
 pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    wait(what, limit, || condition().then_some(()).ok_or(""));
+}
+
+/// Wait until what is `seen` is as it is wanted, and fail with `what` and the last of it when it is not.
+pub(crate) fn wait_for<T: Debug>(
+    what: &str,
+    mut seen: impl FnMut() -> T,
+    wanted: impl Fn(&T) -> bool,
+) {
+    wait(what, PATIENCE, || {
+        let seen = seen();
+        if wanted(&seen) { Ok(()) } else { Err(seen) }
+    });
+}
+
+fn wait<T: Debug>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<(), T>) {
     let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+    while let Err(seen) = look() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what} {seen:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -83,6 +101,23 @@ impl Disk {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Takes it out of the machine, as if somebody had pulled it.
+    pub(crate) fn pull(&self) {
+        let device = fs::canonicalize(&self.0).unwrap();
+        let name = device.file_name().unwrap().to_str().unwrap();
+        // Of the slot that it is in: behind the driver's device is that of the bus.
+        fs::write(format!("/sys/block/{name}/device/../remove"), "1").unwrap();
+        assert!(!self.0.exists(), "the disk is there still");
+    }
+
+    /// Puts what was pulled back, and waits until it can be used as before.
+    pub(crate) fn put_back(&self) {
+        fs::write("/sys/bus/pci/rescan", "1").unwrap();
+        wait_until("the disk is back", PATIENCE, || self.0.exists());
+        // The names of its partitions come later than its own.
+        run("udevadm", ["settle", "--timeout=60"]);
+    }
 }
 
 impl Drop for Disk {
@@ -103,8 +138,8 @@ impl Drop for Disk {
 #[derive(Debug)]
 pub(crate) struct Pool {
     name: String,
-    // Held so that they are made blank once the pool is gone.
-    _disks: Vec<Disk>,
+    // Made blank once the pool is gone.
+    disks: Vec<Disk>,
 }
 
 impl Pool {
@@ -114,11 +149,16 @@ impl Pool {
         let disks: Vec<_> = disks.into_iter().collect();
         let name = format!("test{}", MADE.fetch_add(1, Ordering::Relaxed));
         create(&name, disks.iter().map(Disk::path));
-        Self { name, _disks: disks }
+        Self { name, disks }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it was made of.
+    pub(crate) fn disks(&self) -> &[Disk] {
+        &self.disks
     }
 
     /// Where its root dataset is mounted.
