@@ -3,8 +3,9 @@
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin:$NIX_BIN_DIR NIX_CONFIG='experimental-features = nix-command' HOME=/tmp/home
 snowbank=/payload/bin/snowbank
-work=/tmp/bench
-mkdir -p "$work" "$HOME"
+# Not /tmp, which is memory.
+work=/ext4/work
+mkdir -p "$HOME"
 
 seconds() { # COMMAND...: how long it took
   local began=$EPOCHREALTIME
@@ -19,6 +20,7 @@ zpool create -o ashift=12 -o cachefile=none -O mountpoint=none -O atime=off -O x
   -O dnodesize=auto tank /dev/disk/by-id/virtio-d1
 mke2fs -q -t ext4 /dev/disk/by-id/virtio-d2
 mkdir -p /ext4 && mount /dev/disk/by-id/virtio-d2 /ext4
+mkdir "$work"
 
 # ---- What a closure takes on disk ----
 
