@@ -62,7 +62,9 @@ pub fn look(zfs: &Zfs, config: &Config) -> Result<ZfsStatus, ZfsError> {
             fixable: true,
         }));
     }
-    if let Some(parent) = &config.zfs.dataset {
+    if let Some(parent) = &config.zfs.dataset
+        && !report.gives_nothing(&parent.pool())
+    {
         let state = parent.child(STATE_DIRECTORY)?;
         for (dataset, role) in [(parent, Role::Parent), (&state, Role::State)] {
             if zfs.find_dataset(dataset)?.is_some() {

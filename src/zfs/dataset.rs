@@ -182,16 +182,17 @@ impl Zfs {
     }
 
     /// The dataset `name`, or none where there is none. That there is none is known from the list of
-    /// all names, not from the wording of a refusal.
+    /// all names, not from the wording of a refusal; and the list passes over pools that are suspended,
+    /// though they are there.
     pub fn find_dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {
         match self.list(name, false) {
             Ok(datasets) => Ok(datasets.into_iter().find(|dataset| dataset.name == *name)),
             Err(refusal @ ZfsError::Failed { .. }) => {
-                if self.names()?.contains(name) {
-                    Err(refusal)
-                } else {
-                    Ok(None)
-                }
+                let (names, pool) = (self.names()?, name.pool());
+                let is_passed_over = || -> Result<bool, ZfsError> {
+                    Ok(!names.contains(&pool.root()) && self.pool(&pool)?.is_some())
+                };
+                if names.contains(name) || is_passed_over()? { Err(refusal) } else { Ok(None) }
             }
             Err(error) => Err(error),
         }

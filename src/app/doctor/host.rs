@@ -11,9 +11,11 @@ use crate::app::{KEY_DIRECTORY, KEY_FILE};
 use crate::auth::PushPolicy;
 use crate::bank::Bank;
 use crate::config::{CacheConfig, Config, SigningKey};
-use crate::index::state::StateDb;
+use crate::index::state::{STATE_DIRECTORY, StateDb};
 use crate::sign::SecretKey;
+use crate::zfs::PoolName;
 use crate::zfs::mounts::Mounts;
+use crate::zfs::pool::{Health, kernel_state};
 
 /// A bank with less than one part in this many of its size left is nearly full.
 const NEARLY_FULL: u64 = 20;
@@ -26,13 +28,30 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         file.unwrap_or_else(|| " of defaults".into()),
         if count == 1 { "" } else { "s" }
     ))];
-    findings.push(data_directory(&config.data_dir));
-    findings.push(state(&config.data_dir));
+    let (data, state_directory) = (&config.data_dir, config.data_dir.join(STATE_DIRECTORY));
+    findings.push(unless_lost(data, || data_directory(data)));
+    findings.push(unless_lost(&state_directory, || state(data)));
     for cache in &config.caches {
-        findings.push(bank(config, cache));
+        findings.push(unless_lost(&cache.directory, || bank(config, cache)));
         findings.extend(keys(config, cache));
     }
     findings
+}
+
+/// What is found there, but for what lies on a pool that gives nothing: who looks there waits for ever.
+fn unless_lost(path: &Path, find: impl FnOnce() -> Finding) -> Finding {
+    let lost = || -> Option<(PoolName, Health)> {
+        let pool = Mounts::read().ok()?.covering(path)?.dataset()?.pool();
+        let health = kernel_state(&pool).ok()?.filter(|health| !health.answers())?;
+        Some((pool, health))
+    };
+    match lost() {
+        None => find(),
+        Some((pool, health)) => Finding::problem(
+            format!("{} lies on the pool {pool}, which is {}", path.display(), health.as_str()),
+            format!("`zpool status {pool}` says why; `zpool clear {pool}` when it is put right"),
+        ),
+    }
 }
 
 fn data_directory(directory: &Path) -> Finding {
@@ -122,13 +141,15 @@ fn keys(config: &Config, cache: &CacheConfig) -> Vec<Finding> {
             SigningKey::Generated => config.data_dir.join(KEY_DIRECTORY).join(KEY_FILE),
         };
         let name = &cache.name;
-        if *key == SigningKey::Generated && !file.exists() {
-            return Finding::ok(format!("cache {name}: its key is made at the server's start"));
-        }
-        match SecretKey::load(&file) {
-            Ok(key) => Finding::ok(format!("cache {name} signs as {}", key.public())),
-            Err(error) => Finding::problem(format!("cache {name}: its key"), error.to_string()),
-        }
+        unless_lost(&file, || {
+            if *key == SigningKey::Generated && !file.exists() {
+                return Finding::ok(format!("cache {name}: its key is made at the server's start"));
+            }
+            match SecretKey::load(&file) {
+                Ok(key) => Finding::ok(format!("cache {name} signs as {}", key.public())),
+                Err(error) => Finding::problem(format!("cache {name}: its key"), error.to_string()),
+            }
+        })
     };
     cache.signing_keys.iter().map(finding).collect()
 }

@@ -26,7 +26,13 @@ pub(super) fn examine(config: &Config, now: i64) -> Vec<Finding> {
     };
     let mut findings = vec![versions(&zfs)];
     match zfs_status::look(&zfs, config) {
-        Ok(status) => findings.extend(of_status(&status, now)),
+        Ok(status) => {
+            findings.extend(of_status(&status, now));
+            let parent = config.zfs.dataset.as_ref();
+            if parent.is_some_and(|parent| status.report.gives_nothing(&parent.pool())) {
+                return findings;
+            }
+        }
         Err(error) => findings.push(Finding::problem("ZFS", error.to_string())),
     }
     match delegation(&zfs, config) {
@@ -65,6 +71,9 @@ fn of_status(status: &ZfsStatus, now: i64) -> Vec<Finding> {
                 Severity::Unavailable => Finding::problem(what, remedy),
             });
         }
+        if report.gives_nothing(&dataset.pool()) {
+            continue;
+        }
         if !report.datasets.contains_key(dataset) {
             findings.push(Finding::problem(
                 format!("cache {cache}: there is no dataset {dataset}"),
@@ -85,7 +94,7 @@ fn of_status(status: &ZfsStatus, now: i64) -> Vec<Finding> {
             ),
         ));
     }
-    for (name, pool) in &report.pools {
+    for (name, pool) in report.pools.iter().filter(|(name, _)| !report.gives_nothing(name)) {
         let what = format!("pool {name} is {}", pool.pool.health.as_str());
         findings.push(match pool.scrub_age(now).map(|age| age / DAY) {
             None => Finding::warning(

@@ -222,9 +222,7 @@ fn must_close(pulse: Option<&Pulse>, kernel: Option<Health>) -> Option<String> {
         (Some(Pulse::Stuck(waited)), _) => {
             Some(format!("its disks have not answered for {} s", waited.as_secs()))
         }
-        (_, Some(health @ (Health::Suspended | Health::Faulted | Health::Unavailable))) => {
-            Some(format!("its pool is {}", health.as_str()))
-        }
+        (_, Some(health)) if !health.answers() => Some(format!("its pool is {}", health.as_str())),
         _ => None,
     }
 }

@@ -128,6 +128,11 @@ impl Report {
         Some((self.datasets.get(name)?, self.pools.get(&name.pool())))
     }
 
+    /// Whether a pool is known to give nothing.
+    pub fn gives_nothing(&self, pool: &PoolName) -> bool {
+        self.pools.get(pool).is_some_and(|found| !found.pool.health.answers())
+    }
+
     /// Whether two caches lie on one pool that clones blocks.
     pub fn share_blocks(&self, one: &str, other: &str) -> bool {
         let pool = |cache: &str| self.caches.get(cache).map(DatasetName::pool);

@@ -59,8 +59,9 @@ pub fn judge(
     if let Some((severity, what)) = pulse.and_then(of_pulse) {
         add(severity, what);
     }
-    let listed = of_cache.and_then(|(_, pool)| pool).map(|found| found.pool.health);
     let pool = report.caches.get(cache).map(|dataset| dataset.pool());
+    // Of a suspended pool only the pool itself is listed.
+    let listed = pool.as_ref().and_then(|pool| Some(report.pools.get(pool)?.pool.health));
     if let (Some(pool), Some(health)) = (pool, kernel.or(listed))
         && let Some(severity) = of_health(health)
     {

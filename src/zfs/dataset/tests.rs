@@ -86,6 +86,19 @@ fn a_dataset_is_absent_when_the_list_of_all_names_says_so() {
 }
 
 #[test]
+fn a_dataset_of_a_suspended_pool_is_not_taken_for_absent() {
+    let line = "tank\\t9\\t1\\t8\\t2\\t0\\t1.00\\tSUSPENDED\\t77\\toff\\t0\\t0\\n";
+    let fake = Fake::new(&format!(
+        "case \"${{0##*/}} $*\" in *'-o name') ;; *version) echo zfs-2.3.9-1; echo zfs-kmod-2.3.9-1;; \
+         zpool*) printf '{line}';; *) echo suspended >&2; exit 1;; esac"
+    ));
+    let zfs = &fake.zfs;
+    let error = zfs.find_dataset(&name("tank/a")).unwrap_err();
+    assert!(error.to_string().contains("suspended"), "{error}");
+    assert_eq!(zfs.find_dataset(&name("other/a")).unwrap(), None);
+}
+
+#[test]
 fn changes_are_commands() {
     let dataset = name("tank/a");
     let command = create(&dataset, &[("recordsize", "1M"), ("quota", "10G")]);

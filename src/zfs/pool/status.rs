@@ -71,6 +71,11 @@ impl Health {
         }
     }
 
+    /// Whether what lies on it can be read and written; whoever tries otherwise waits, perhaps for ever.
+    pub const fn answers(self) -> bool {
+        !matches!(self, Self::Suspended | Self::Faulted | Self::Unavailable)
+    }
+
     /// The word that ZFS prints, for a metric or a table.
     pub const fn as_str(self) -> &'static str {
         match self {
