@@ -31,7 +31,7 @@ paths=()
 for kind in /usr/lib/x86_64-linux-gnu /usr/bin /usr/share /usr/lib/modules; do
   mkdir -p "$work/source"
   find "$kind" -type f -size +0 -printf '%s %p\n' | sort -k2 |
-    awk -v most=$((FILES_MIB * 262144)) '{ sum += $1; if (sum > most) exit; print $2 }' >"$work/names"
+    awk -v most=$((FILES_MIB * 262144)) '(sum += $1) <= most { print $2 }' >"$work/names"
   tar -cf - -T "$work/names" 2>/dev/null | tar -xf - -C "$work/source"
   mv "$work/source" "$work/files-$(basename "$kind")"
   paths+=("$(nix-store --add "$work/files-$(basename "$kind")")")
