@@ -25,8 +25,8 @@ mkdir "$work"
 # ---- What a closure takes on disk ----
 
 # Files as there are many of: programs, libraries, scripts and data of this machine, so many mebibytes of each kind.
-zfs create -o mountpoint=/unpacked -o recordsize=128K tank/unpacked
-export NIX_STORE_DIR=/unpacked/store NIX_STATE_DIR=$work/var NIX_LOG_DIR=$work/log
+zfs create -o mountpoint=/nix -o recordsize=128K tank/unpacked
+export NIX_STATE_DIR=$work/var NIX_LOG_DIR=$work/log
 paths=()
 for kind in /usr/lib/x86_64-linux-gnu /usr/bin /usr/share /usr/lib/modules; do
   mkdir -p "$work/source"
