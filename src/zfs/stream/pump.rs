@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::super::command::Command;
 use super::super::error::{BrokenStream, Ending, ZfsError};
@@ -17,6 +18,9 @@ use super::super::text::shorten_lines;
 /// What is on its way at most, beside the two pipes: enough that neither side waits for the other's
 /// system calls.
 const BUFFER: usize = 1 << 20;
+/// What a pipe holds, in bytes: the most that anybody may have (pipe(7)). With the 64 KiB that it has by
+/// itself three processes wake each other sixteen times as often.
+const PIPE: usize = 1 << 20;
 /// How often progress is told, and the caller may stop it.
 const TICK: Duration = Duration::from_millis(200);
 /// How many lines of a complaint are kept: a receiver's has the token in its fourth.
@@ -92,8 +96,12 @@ struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     fn start(send: Side<'a>, receive: Side<'a>) -> Result<Self, ZfsError> {
-        let pipe =
-            |side: Side<'_>| io::pipe().map_err(|error| side.0.failure(side.1, Failure::Io(error)));
+        let pipe = |side: Side<'_>| {
+            let ends = io::pipe().map_err(|error| side.0.failure(side.1, Failure::Io(error)))?;
+            // Where all the pipes of a user together are too large already it stays small, and works.
+            let _ = fcntl_setpipe_size(&ends.0, PIPE);
+            Ok::<_, ZfsError>(ends)
+        };
         let (source, source_of_child) = pipe(send)?;
         let (target_of_child, target) = pipe(receive)?;
         // A pipe's two ends are two open files, so the receiver still reads as it is used to.
