@@ -17,7 +17,7 @@
 //! 6. The dataset is marked as one that is about to be used, synced, and bound over `/nix`. What runs goes
 //!    on with the files that it has open, and what is started from now on is found in the copy. This is
 //!    the only step after which anything is different, and it is one system call.
-//! 7. The store is made read-only where it was, the dataset is [marked](state) as the one in use, and the
+//! 7. The store is made read-only where it was, the dataset is marked (`state.rs`) as the one in use, and the
 //!    daemon is started.
 //!
 //! Whatever fails before 6 leaves the system as it was, but for the daemon, which is started again.
