@@ -4,16 +4,14 @@
 use std::{
     fs,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     bed::{Bed, Injected, MIB, OPEN, device_of, health, random, troubles, until_unhealthy},
-    commands::property,
     e2e::{
         made::{Form, Made, closure},
-        pushed::{Acknowledged, Pusher, Stop, check, narinfos, verify},
+        pushed::{Pusher, Stop, check, narinfos, verify},
         server::Setup,
     },
     support::{Disk, PATIENCE, Pool, run, wait_until},
@@ -65,47 +63,6 @@ fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
     pusher.stock(&random(99, 2 * MIB), Form::Bare).unwrap();
     wait_until("health is well again", PATIENCE, || health(&server).1["status"] == "ok");
     server.assert_alive();
-}
-
-#[test]
-fn r10_uploads_that_come_at_once_at_the_edge_of_the_quota_stay_within_it() {
-    const QUOTA: usize = 24 * MIB;
-    let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=24M"])]);
-    let server = bed.start(OPEN);
-    let address = server.address();
-    let pushes: Vec<_> = (0..32)
-        .map(|seed| {
-            thread::spawn(move || {
-                let mut pusher = Pusher::to(address).unwrap();
-                let done = pusher.stock(&random(seed, 2 * MIB), Form::Bare);
-                (pusher.acknowledged, done)
-            })
-        })
-        .collect();
-    let mut acknowledged = Acknowledged::default();
-    let mut refused = 0;
-    for push in pushes {
-        let (theirs, done) = push.join().unwrap();
-        acknowledged.paths.extend(theirs.paths);
-        if done.is_err() {
-            no_room(done);
-            refused += 1;
-        }
-    }
-    println!("{} acknowledged, {refused} refused", acknowledged.paths.len());
-    assert_eq!(acknowledged.paths.len() + refused, 32);
-    assert!(refused >= 32 - QUOTA / (2 * MIB), "{refused} were refused");
-    run("zpool", ["sync", bed.pool.name()]);
-    let used: usize = property(&bed.dataset("default"), "used").parse().unwrap();
-    assert!(used <= QUOTA, "{used}");
-    // Without room ZFS may refuse to rename or remove: what is left of such pushes goes at the next start.
-    server.stop();
-    run("zfs", ["set", "quota=200M", &bed.dataset("default")]);
-    let server = bed.start(OPEN);
-    let mut pusher = Pusher::to(server.address()).unwrap();
-    pusher.stock(&random(0, 2 * MIB), Form::Bare).unwrap();
-    acknowledged.paths.extend(pusher.acknowledged.paths);
-    check(&server, &bed.bank("default"), &acknowledged);
 }
 
 #[test]
