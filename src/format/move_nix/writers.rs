@@ -56,8 +56,6 @@ pub struct Writers<'a> {
     zfs: &'a Zfs,
     /// There while they are stopped.
     marker: &'a Path,
-    /// Whether nobody has started them yet.
-    stopped: bool,
     _lock: File,
 }
 
@@ -71,7 +69,7 @@ impl<'a> Writers<'a> {
             zfs.run(&host::stop(&units))?;
         }
         match lock(&nix.join("var/nix/db/big-lock"), PATIENCE) {
-            Ok(lock) => Ok(Self { zfs, marker, stopped: true, _lock: lock }),
+            Ok(lock) => Ok(Self { zfs, marker, _lock: lock }),
             Err(error) => {
                 start_what_was_stopped(zfs, marker)?;
                 Err(error)
@@ -80,21 +78,15 @@ impl<'a> Writers<'a> {
     }
 
     /// Starts the daemon.
-    pub fn start(mut self) -> Result<(), WritersError> {
-        self.start_again()
-    }
-
-    fn start_again(&mut self) -> Result<(), WritersError> {
-        if std::mem::take(&mut self.stopped) {
-            start_what_was_stopped(self.zfs, self.marker)?;
-        }
-        Ok(())
+    pub fn start(self) -> Result<(), WritersError> {
+        start_what_was_stopped(self.zfs, self.marker)
     }
 }
 
 impl Drop for Writers<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.start_again() {
+        // The marker is gone where it was started already.
+        if let Err(error) = start_what_was_stopped(self.zfs, self.marker) {
             tracing::error!(%error, "the Nix daemon was not started again");
         }
     }
