@@ -38,6 +38,14 @@ impl Place {
         place
     }
 
+    /// With a dataset of the pool for each of the `caches`, made by the command; `zfs` is said of ZFS besides.
+    pub(crate) fn on(pool: &Pool, zfs: &str, caches: &str) -> Self {
+        let place = Self::new(caches);
+        place.init(pool);
+        place.configure(&format!("[zfs]\ndataset = \"{}/snowbank\"\n{zfs}{caches}", pool.name()));
+        place
+    }
+
     pub(crate) fn configure(&self, settings: &str) {
         let data = self.data();
         let text = format!("data_dir = \"{}\"\nstore = \"none\"\n{settings}", data.display());

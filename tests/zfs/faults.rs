@@ -7,7 +7,7 @@ use crate::{
         pushed::{Pusher, Stop, check, narinfos, verify},
         server::Server,
     },
-    support::{Disk, PATIENCE, Pool, command, run, wait_for, wait_until},
+    support::{Disk, PATIENCE, Pool, command, run, wait_to_see, wait_until},
 };
 
 /// Has memory forget what it holds of a pool: what is read next is read from the disk.
@@ -104,7 +104,7 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
     run("zpool", ["wait", "-t", "resilver", pool]);
     run("zpool", ["clear", pool]);
     let said = || (health(&server).1["status"].to_string(), status());
-    wait_for("health is well", said, |(health, _)| health == "\"ok\"");
+    wait_to_see("health is well", said, |(health, _)| health == "\"ok\"");
     check(&server, &bed.bank("default"), &pusher.acknowledged);
     server.assert_alive();
     run("zpool", ["detach", pool, pulled.path().to_str().unwrap()]);
@@ -113,11 +113,7 @@ fn a_disk_that_is_pulled_out_of_a_mirror_hinders_nobody_and_comes_back() {
 #[test]
 fn a_pool_that_is_suspended_closes_its_cache_until_its_disk_is_back() {
     let pool = Pool::on([Disk::take()]);
-    let place = Place::new(OPEN);
-    place.init(&pool);
-    let parent = format!("{}/snowbank", pool.name());
-    let zfs = format!("[zfs]\ndataset = \"{parent}\"\ninterval = \"1s\"\nprobe_timeout = \"2s\"\n");
-    place.configure(&format!("{zfs}{OPEN}"));
+    let place = Place::on(&pool, "interval = \"1s\"\nprobe_timeout = \"2s\"\n", OPEN);
     let mut server = place.serve();
     let paths = closure(1);
     let mut pusher = Pusher::to(server.address()).unwrap();
@@ -129,7 +125,7 @@ fn a_pool_that_is_suspended_closes_its_cache_until_its_disk_is_back() {
     // Without its daemon for events ZFS looks for a disk only when it is told, and that ends with the trouble.
     let mut reopen = command("zpool").args(["reopen", pool.name()]).spawn().unwrap();
     let state = || health(&server).1["pools"][pool.name()].to_string();
-    wait_for("health says that it is suspended", state, |state| state == "\"SUSPENDED\"");
+    wait_to_see("health says that it is suspended", state, |state| state == "\"SUSPENDED\"");
     // Not 404, which a client would remember for an hour. Who hangs is given up, and fails.
     for path in [format!("/{}.narinfo", paths[0].hash()), format!("/nar/{}.nar", paths[0].hash())] {
         server.get(&path).expect(503);
@@ -149,7 +145,7 @@ fn a_pool_that_is_suspended_closes_its_cache_until_its_disk_is_back() {
     pool.disks()[0].put_back();
     run("zpool", ["clear", pool.name()]);
     assert!(reopen.wait().unwrap().success());
-    wait_for("health is well", || health(&server), |(status, _)| *status == 200);
+    wait_to_see("health is well", || health(&server), |(status, _)| *status == 200);
     pusher.stock_closure(&closure(2)).unwrap();
     check(&server, &place.bank("default"), &pusher.acknowledged);
     server.assert_alive();

@@ -11,9 +11,7 @@ use crate::support::{Disk, Pool, command, run};
 #[test]
 fn a_release_is_made_by_the_service_is_served_cannot_be_destroyed_and_goes_when_it_is_removed() {
     let pool = Pool::on([Disk::take()]);
-    let place = Place::new(OPEN);
-    place.init(&pool);
-    place.configure(&format!("[zfs]\ndataset = \"{}/snowbank\"\n{OPEN}", pool.name()));
+    let place = Place::on(&pool, "", OPEN);
     let snapshot = format!("{}/snowbank/default@release-1.0", pool.name());
     let server = place.serve();
     let paths = closure(1);
@@ -54,9 +52,7 @@ fn a_release_is_made_by_the_service_is_served_cannot_be_destroyed_and_goes_when_
 #[test]
 fn a_release_pins_what_is_named_and_refuses_what_is_not_here() {
     let pool = Pool::on([Disk::take()]);
-    let place = Place::new(OPEN);
-    place.init(&pool);
-    place.configure(&format!("[zfs]\ndataset = \"{}/snowbank\"\n{OPEN}", pool.name()));
+    let place = Place::on(&pool, "", OPEN);
     let server = place.serve();
     let paths = closure(1);
     Pusher::to(server.address()).unwrap().stock_closure(&paths).unwrap();

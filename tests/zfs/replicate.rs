@@ -24,10 +24,9 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let node = Self { pool: Pool::on([Disk::take()]), place: Place::new(OPEN) };
-        node.place.init(&node.pool);
-        node.configure("");
-        node
+        let pool = Pool::on([Disk::take()]);
+        let place = Place::on(&pool, "", OPEN);
+        Self { pool, place }
     }
 
     /// `more` is said of the cache.

@@ -23,9 +23,7 @@ use crate::support::{Disk, Pool, run};
 /// A pool that is initialised for a cache that anybody may push to.
 fn bed() -> (Pool, Place) {
     let pool = Pool::on([Disk::take()]);
-    let place = Place::new(OPEN);
-    place.init(&pool);
-    place.configure(&format!("[zfs]\ndataset = \"{}/snowbank\"\n{OPEN}", pool.name()));
+    let place = Place::on(&pool, "", OPEN);
     (pool, place)
 }
 

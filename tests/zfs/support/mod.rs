@@ -14,30 +14,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use crate::e2e::wait_until;
+
 /// Long enough for anything that works, under emulation too; short enough that a hang is a failure of its own test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Wait until `condition` holds, and fail with `what` when it does not after `limit`.
-pub(crate) fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
-    wait(what, limit, || condition().then_some(()).ok_or(""));
-}
-
 /// Wait until what is `seen` is as it is wanted, and fail with `what` and the last of it when it is not.
-pub(crate) fn wait_for<T: Debug>(
+pub(crate) fn wait_to_see<T: Debug>(
     what: &str,
     mut seen: impl FnMut() -> T,
     wanted: impl Fn(&T) -> bool,
 ) {
-    wait(what, PATIENCE, || {
-        let seen = seen();
-        if wanted(&seen) { Ok(()) } else { Err(seen) }
-    });
-}
-
-fn wait<T: Debug>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<(), T>) {
     let start = Instant::now();
-    while let Err(seen) = look() {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what} {seen:?}");
+    loop {
+        let now = seen();
+        if wanted(&now) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}; it is {now:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
