@@ -74,7 +74,7 @@ impl Ingest {
         }
         let write = || {
             if !new.is_empty() {
-                self.bank.commit(&new)?;
+                self.bank.commit(&new).inspect_err(|_| self.forget_placed(&new))?;
             }
             more.iter().try_for_each(|(hash, text)| self.bank.replace_narinfo(*hash, text))
         };

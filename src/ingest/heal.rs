@@ -65,7 +65,7 @@ impl Ingest {
         };
         check_facts(info, &facts)?;
         let path = [self.new_path(info.clone(), waits, &facts, true)?];
-        self.bank.commit(&path)?;
+        self.bank.commit(&path).inspect_err(|_| self.forget_placed(&path))?;
         self.published(&path);
         Ok(Outcome::Published)
     }

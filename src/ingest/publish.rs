@@ -197,10 +197,11 @@ impl Ingest {
             Checked::New { path, .. } => {
                 let paths = std::slice::from_ref(&*path);
                 let known = self.fresh().get(&path.nar.0).map(|nar| nar.durability);
-                match known {
-                    Some(Durability::Now) => self.bank.publish_path(&path)?,
-                    _ => self.bank.commit(paths)?,
-                }
+                let written = match known {
+                    Some(Durability::Now) => self.bank.publish_path(&path),
+                    _ => self.bank.commit(paths),
+                };
+                written.inspect_err(|_| self.forget_placed(paths))?;
                 self.published(paths);
                 self.note_push(&narinfo.info, pusher);
                 Outcome::Published
@@ -409,6 +410,15 @@ impl Ingest {
         }
         drop(fresh);
         self.cache.changed(&self.source);
+    }
+
+    /// After a failure: leaves no facts without their NAR.
+    pub(super) fn forget_placed(&self, paths: &[NewPath]) {
+        for name in paths.iter().map(|path| path.nar.0) {
+            let _waiting = self.lock_waiting(name);
+            // What is wrong with the disk was told already, and the next start removes what stays.
+            let _ = self.bank.forget_placed(name);
+        }
     }
 
     pub(super) fn note_push(&self, info: &PathInfo, pusher: &Pusher) {

@@ -4,14 +4,16 @@
 use std::{
     fs,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     bed::{Bed, Injected, MIB, OPEN, device_of, health, random, troubles, until_unhealthy},
+    commands::property,
     e2e::{
         made::{Form, Made, closure},
-        pushed::{Pusher, Stop, check, narinfos, verify},
+        pushed::{Acknowledged, Pusher, Stop, check, narinfos, verify},
         server::Setup,
     },
     support::{Disk, PATIENCE, Pool, run, wait_until},
@@ -62,6 +64,56 @@ fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
     run("zfs", ["set", "quota=200M", &bed.dataset("default")]);
     pusher.stock(&random(99, 2 * MIB), Form::Bare).unwrap();
     wait_until("health is well again", PATIENCE, || health(&server).1["status"] == "ok");
+    server.assert_alive();
+}
+
+#[test]
+fn r10_uploads_that_come_at_once_at_the_edge_of_the_quota_are_whole_or_leave_nothing() {
+    const UPLOADS: u64 = 32;
+    const QUOTA: usize = 24 * MIB;
+    let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=24M"])]);
+    let mut server = bed.start(OPEN);
+    let address = server.address();
+    let pushes: Vec<_> = (0..UPLOADS)
+        .map(|seed| {
+            thread::spawn(move || {
+                let mut pusher = Pusher::to(address).unwrap();
+                let done = pusher.stock(&random(seed, MIB), Form::Bare);
+                (pusher.acknowledged, done)
+            })
+        })
+        .collect();
+    let mut acknowledged = Acknowledged::default();
+    let (mut refused, mut cut) = (0, 0);
+    for push in pushes {
+        let (theirs, done) = push.join().unwrap();
+        acknowledged.paths.extend(theirs.paths);
+        match done {
+            Ok(()) => {}
+            // Who still sends after the server has said no and read on for a while is cut off.
+            Err(Stop::Gone(_)) => cut += 1,
+            refusal => {
+                no_room(refusal);
+                refused += 1;
+            }
+        }
+    }
+    println!("{} acknowledged, {refused} refused, {cut} cut off", acknowledged.paths.len());
+    assert_eq!(acknowledged.paths.len() + refused + cut, UPLOADS as usize);
+    assert!(refused > 0, "32 MiB fit into {QUOTA} bytes");
+    run("zpool", ["sync", bed.pool.name()]);
+    let used: usize = property(&bed.dataset("default"), "used").parse().unwrap();
+    assert!(used <= QUOTA, "{used}");
+    check(&server, &bed.bank("default"), &acknowledged);
+    // Some were refused their narinfo only; what waits for one is whole.
+    let waiting = names(&bed.bank("default").join("pending"));
+    let nars = waiting.iter().filter(|name| name.ends_with(".nar"));
+    for nar in nars.clone() {
+        assert!(waiting.contains(&format!("{nar}.facts")), "{waiting:?}");
+        let whole = fs::metadata(bed.bank("default").join("pending").join(nar)).unwrap().len();
+        assert!(whole > MIB as u64, "{nar} has {whole} bytes");
+    }
+    assert_eq!(waiting.len(), 3 * nars.count(), "each has its facts and its listing: {waiting:?}");
     server.assert_alive();
 }
 

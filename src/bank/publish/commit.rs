@@ -105,6 +105,11 @@ impl Bank {
         Ok(published)
     }
 
+    /// Whether no commit is decided and not done.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).journals.is_empty()
+    }
+
     /// Remembers that something failed half way.
     fn noting<T>(&self, result: Result<T, BankError>) -> Result<T, BankError> {
         if result.is_err() {

@@ -99,22 +99,52 @@ impl Bank {
         if now {
             nar.sync()?;
         }
-        for (ending, bytes) in [("facts", Some(facts)), ("ls", listing)] {
-            let Some(bytes) = bytes else { continue };
-            let staged = Staged::create(self.root())?;
-            staged.write(bytes)?;
-            if now {
-                staged.sync()?;
-            }
-            staged.rename_over(&self.pending_part(name, ending))?;
-        }
-        // Facts and listing belong to these bytes: an earlier file may be compressed otherwise, or
-        // have lost its content when the power went.
-        nar.rename_over(&self.pending_nar(name))?;
+        // All of it is written before anything has its name: a full disk refuses here, and leaves nothing.
+        let facts = self.stage_part(facts, now)?;
+        let listing = listing.map(|listing| self.stage_part(listing, now)).transpose()?;
+        self.name_pending(name, nar, &facts, listing.as_ref())
+            .inspect_err(|_| self.forget_pending(name))?;
         if now {
             sync_directory(&self.root().join(PENDING))?;
         }
         Ok(())
+    }
+
+    fn stage_part(&self, bytes: &[u8], now: bool) -> Result<Staged, BankError> {
+        let staged = Staged::create(self.root())?;
+        staged.write(bytes)?;
+        if now {
+            staged.sync()?;
+        }
+        Ok(staged)
+    }
+
+    fn name_pending(
+        &self,
+        name: NarFileName,
+        nar: &Staged,
+        facts: &Staged,
+        listing: Option<&Staged>,
+    ) -> Result<(), BankError> {
+        facts.rename_over(&self.pending_part(name, "facts"))?;
+        if let Some(listing) = listing {
+            listing.rename_over(&self.pending_part(name, "ls"))?;
+        }
+        // Facts and listing belong to these bytes: an earlier file may be compressed otherwise, or
+        // have lost its content when the power went.
+        nar.rename_over(&self.pending_nar(name))
+    }
+
+    /// Leaves neither facts without their NAR, nor an earlier NAR with the facts of another. What is wrong
+    /// with the disk was told already, and the next start removes what stays.
+    fn forget_pending(&self, name: NarFileName) {
+        for path in [
+            self.pending_nar(name),
+            self.pending_part(name, "ls"),
+            self.pending_part(name, "facts"),
+        ] {
+            let _ = remove(&path);
+        }
     }
 
     /// Makes a NAR that waits durable, with all that belongs to it.
@@ -154,6 +184,15 @@ impl Bank {
         remove(&self.pending_nar(name))?;
         remove(&self.pending_part(name, "ls"))?;
         remove(&self.pending_part(name, "facts"))
+    }
+
+    /// After a commit that failed: lets go of what was computed of a NAR that has its place already and has
+    /// no narinfo. A commit that is decided still needs it.
+    pub fn forget_placed(&self, name: NarFileName) -> Result<(), BankError> {
+        if self.is_undecided() && self.open_pending(name)?.is_none() {
+            self.remove_pending(name)?;
+        }
+        Ok(())
     }
 
     /// What has waited for longer than `age`: NARs and uploads, each by the youngest of its files.
@@ -317,4 +356,32 @@ fn append(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::cache_info::CacheInfo;
+    use crate::nix::hash::Sha256;
+    use crate::nix::store_path::StoreDir;
+
+    #[test]
+    fn what_does_not_get_its_name_leaves_no_facts_and_no_listing() {
+        let root = tempfile::tempdir().unwrap();
+        let info =
+            CacheInfo { store_dir: StoreDir::default(), want_mass_query: true, priority: 30 };
+        let bank = Bank::open(root.path().into(), &info).unwrap();
+        bank.prepare_for_pushes().unwrap();
+        let name = NarFileName::bare(Sha256::of(b"nar"));
+        // No file takes the place of a directory.
+        std::fs::create_dir(bank.pending_nar(name)).unwrap();
+        let staged = Staged::create(bank.root()).unwrap();
+        staged.write(b"nar").unwrap();
+        let added =
+            bank.add_pending(name, &staged, b"facts", Some(b"listing"), Durability::WithCommit);
+        assert!(matches!(added, Err(BankError::Io { .. })), "{added:?}");
+        drop(staged);
+        assert_eq!(entries(&bank.root().join(PENDING)).unwrap(), [bank.pending_nar(name)]);
+        assert_eq!(entries(&bank.root().join("tmp")).unwrap(), [] as [PathBuf; 0]);
+    }
 }
