@@ -13,7 +13,7 @@ use crate::support::{
     PATIENCE,
     bank::data_directory,
     fixtures::{fixtures, path},
-    http::field,
+    http::{Connection, field},
     nix::{Client, Version},
     server::{Server, Setup},
     wait_until,
@@ -90,17 +90,17 @@ fn r20_silent_partial_and_dripping_heads_are_cut_and_a_good_client_notices_nothi
 #[test]
 fn r21_a_reader_that_stops_is_cut_and_one_that_is_slow_but_moves_is_not() {
     let (server, _directory) = from_a_bank();
-    let narinfo = server.get(&format!("/{}.narinfo", path("big").hash())).expect(200).text();
+    // No third connection, whose end would look like that of the one that stops.
+    let (mut stopped, mut slow) = (server.connect(), server.connect());
+    let narinfo = format!("/{}.narinfo", path("big").hash());
+    let narinfo = stopped.request("GET", &narinfo, &[]).expect(200).text();
     let url = format!("/{}", field(&narinfo, "URL").unwrap());
-    let begin = || {
-        let mut connection = server.connect();
+    let begin = |connection: &mut Connection| -> usize {
         connection.send_request("GET", &url, &[]).unwrap();
-        let length: usize =
-            connection.head().unwrap().expect(200).must("content-length").parse().unwrap();
-        (connection, length)
+        connection.head().unwrap().expect(200).must("content-length").parse().unwrap()
     };
-    let (mut stopped, length) = begin();
-    let (mut slow, _) = begin();
+    let length = begin(&mut stopped);
+    begin(&mut slow);
     let before = server.open_files();
     let start = Instant::now();
     let mut arrived = 0;
