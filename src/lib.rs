@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod keep;
 
 pub mod auth;
+pub mod tls;
 
 pub mod http;
 

@@ -99,7 +99,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), AppError> {
     let notifier =
         Notifier::from_environment(|name| std::env::var_os(name)).map_err(AppError::Runtime)?;
     let limits = ListenLimits::default();
-    let listeners = Listeners::bind(&shared.parts.listen, SOCKET_MODE, limits.stall_timeout)?;
+    let listeners = Listeners::bind(&shared.parts.listen, SOCKET_MODE, limits.stall_timeout, None)?;
     announce(&listeners.addresses(), shared);
     let drained = start(shared)?;
     notifier.ready();

@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod banks;
+mod certificates;
 pub mod datasets;
 pub mod doctor;
 mod healing;
@@ -16,7 +17,6 @@ pub mod zfs_status;
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,7 @@ use crate::source::local::bake::{BakeSettings, Bakery};
 use crate::source::local::tree::ReadPool;
 use crate::source::local::{LocalStore, StoreLayout};
 use crate::source::{BankSource, Source};
+use crate::tls::server::{Tls, TlsError};
 
 /// The directory of keys and the one that is made at the first start.
 const KEY_DIRECTORY: &str = "keys";
@@ -87,6 +88,9 @@ pub enum AppError {
     /// A key could not be had.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// There is no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// We cannot listen.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -127,7 +131,9 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let stats = Arc::new(ConnectionStats::default());
     let state = Arc::new(build(&config, Arc::clone(&stats))?);
     let limits = ListenLimits::from(&config.limits);
-    let listeners = Listeners::bind(&config.listen, config.socket_mode, limits.stall_timeout)?;
+    let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
+    let listeners =
+        Listeners::bind(&config.listen, config.socket_mode, limits.stall_timeout, tls.as_ref())?;
     announce(&listeners.addresses(), &state);
     notifier.ready();
     let (stage, stages) = watch::channel(Stage::Serving);
@@ -151,6 +157,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
         () = healing::keep_healing(&config, &state) => {}
+        () = certificates::keep_current(tls, &state) => {}
     }
     tracing::info!("stopped");
     Ok(())
@@ -483,28 +490,29 @@ fn make_directory(path: &Path) -> Result<(), AppError> {
 }
 
 /// How clients reach an address; where it is every address, by the host's name.
-fn url_for_clients(at: SocketAddr) -> String {
+fn url_for_clients(address: &ListenAddress) -> Option<String> {
+    let (scheme, at) = match address {
+        ListenAddress::Tcp(at) => ("http", at),
+        ListenAddress::Tls(at) => ("https", at),
+        ListenAddress::Unix(_) | ListenAddress::Systemd => return None,
+    };
     if at.ip().is_unspecified() {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        return format!("http://{host}:{}", at.port());
+        return Some(format!("{scheme}://{host}:{}", at.port()));
     }
-    format!("http://{at}")
+    Some(format!("{scheme}://{at}"))
 }
 
 /// Says where it listens and what a client needs, on standard output.
 fn announce(addresses: &[ListenAddress], state: &State) {
     let mut text = String::new();
-    let mut substituter = None;
     for address in addresses {
         match address {
-            ListenAddress::Tcp(at) => {
-                text += &format!("listening on http://{at}\n");
-                substituter.get_or_insert_with(|| url_for_clients(*at));
-            }
+            ListenAddress::Tcp(at) => text += &format!("listening on http://{at}\n"),
             other => text += &format!("listening on {other}\n"),
         }
     }
-    if let Some(url) = substituter {
+    if let Some(url) = addresses.iter().find_map(url_for_clients) {
         text += &format!("\nPut this into nix.conf to use it:\n\nsubstituters = {url}\n");
         let keys = state.default.keys().public();
         let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();

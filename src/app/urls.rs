@@ -2,17 +2,12 @@
 
 use super::url_for_clients;
 use crate::config::{Config, DEFAULT_CACHE};
-use crate::http::listen::ListenAddress;
 use crate::zfs::SnapshotName;
 
 /// Where the view of a cache at a snapshot is: a URL if the server listens on an address, else the path
 /// of one.
 pub fn view(config: &Config, cache: &str, snapshot: &SnapshotName) -> String {
-    let tcp = config.listen.iter().find_map(|address| match address {
-        ListenAddress::Tcp(at) => Some(url_for_clients(*at)),
-        _ => None,
-    });
-    let server = tcp.unwrap_or_default();
+    let server = config.listen.iter().find_map(url_for_clients).unwrap_or_default();
     match cache {
         DEFAULT_CACHE => format!("{server}/@{snapshot}/"),
         _ => format!("{server}/c/{cache}/@{snapshot}/"),

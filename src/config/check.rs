@@ -11,8 +11,9 @@ use super::checked::{Bake, Config, FirstRead, Limits, Log, LogFormat};
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawBake, RawLimits, RawLog};
 use super::setting::Setting;
-use super::{Environment, Overrides, store, zfs};
+use super::{Environment, Overrides, store, tls, zfs};
 use crate::http::listen::ListenAddress;
+use crate::tls::server::CertificateFiles;
 
 /// Makes the configuration out of `raw`, which was written at `origin`, and what overrides it.
 /// Relative paths of the file are taken from the directory the file is in.
@@ -39,16 +40,17 @@ pub(super) fn check(
             None => Some(store::automatic(origin, environment)?),
         },
     };
-    let listen = match overrides.listen(environment) {
-        Some(setting) => addresses(&setting)?,
-        None => match section.get("listen", &raw.listen) {
-            Some(setting) => addresses(&setting)?,
-            None => vec![ListenAddress::Tcp(([127, 0, 0, 1], 5000).into())],
-        },
+    let tls = tls::check(&raw.tls, origin, base, home.as_deref())?;
+    let listen =
+        overrides.listen(environment).or_else(|| section.get("listen", &raw.listen));
+    let listen = match listen {
+        Some(setting) => addresses(&setting, tls.as_ref())?,
+        None => vec![ListenAddress::Tcp(([127, 0, 0, 1], 5000).into())],
     };
     let mut config = Config {
         file: None,
         listen,
+        tls,
         socket_mode: 0o660,
         caches: Vec::new(),
         zfs: zfs::check(&raw.zfs, origin)?,
@@ -107,7 +109,10 @@ fn default_data_dir(environment: &Environment<'_>) -> Result<PathBuf, ConfigErro
     data_home.map(|directory| directory.join("snowbank")).ok_or(ConfigError::NoHome)
 }
 
-fn addresses(setting: &Setting) -> Result<Vec<ListenAddress>, ConfigError> {
+fn addresses(
+    setting: &Setting,
+    files: Option<&CertificateFiles>,
+) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut addresses = Vec::new();
     for item in setting.list()? {
         let address: ListenAddress =
@@ -120,6 +125,7 @@ fn addresses(setting: &Setting) -> Result<Vec<ListenAddress>, ConfigError> {
     if addresses.is_empty() {
         return Err(setting.refuse("at least one address is expected"));
     }
+    tls::has_what_it_takes(&addresses, files).map_err(|why| setting.refuse(why))?;
     Ok(addresses)
 }
 

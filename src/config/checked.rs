@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
+use crate::tls::server::CertificateFiles;
 use crate::ingest::Accept;
 use crate::keep::retention::Retention;
 use crate::nix::nar;
@@ -33,6 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen; at least one.
     pub listen: Vec<ListenAddress>,
+    /// What is shown to those who come over TLS.
+    pub tls: Option<CertificateFiles>,
     /// The mode of unix sockets that we make ourselves.
     pub socket_mode: u32,
     /// The host's own store, unless it was turned off.

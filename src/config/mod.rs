@@ -19,6 +19,7 @@ mod setting;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod zfs;
 
 pub use checked::{

@@ -21,6 +21,7 @@ pub(super) struct Raw {
     pub(super) store: Option<Value>,
     pub(super) landing_page: Option<Value>,
     pub(super) cache: BTreeMap<String, RawCache>,
+    pub(super) tls: RawTls,
     pub(super) zfs: RawZfs,
     pub(super) bake: RawBake,
     pub(super) limits: RawLimits,
@@ -57,6 +58,14 @@ pub(super) struct RawCache {
     pub(super) max_size: Option<Value>,
     pub(super) snapshot_every: Option<Value>,
     pub(super) snapshot_keep: Option<Value>,
+}
+
+/// `[tls]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTls {
+    pub(super) certificate: Option<Value>,
+    pub(super) key: Option<Value>,
 }
 
 /// `[zfs]`.

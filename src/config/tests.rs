@@ -91,6 +91,23 @@ fn a_wrong_type_is_reported_under_the_name_of_its_key() {
 }
 
 #[test]
+fn tls_takes_a_certificate_and_its_key_and_an_https_address_takes_both() {
+    let both = "[tls]\ncertificate = 'c.pem'\nkey = '~/k.pem'\n";
+    let config = load_text(&format!("listen = ['https://[::]:5443', '[::1]:1']\n{both}")).unwrap();
+    assert_ne!(config.tls, default_config().tls);
+    assert_eq!(config.listen[0].to_string(), "https://[::]:5443");
+    for (text, why) in [
+        ("tls.certificate = 'c.pem'", "tls.certificate = \"c.pem\": it takes both"),
+        ("tls.key = 'k.pem'", "tls.key = \"k.pem\": it takes both"),
+        ("listen = ['https://[::1]:1']", "https://[::1]:1 has no certificate to show"),
+        ("tls.certificat = 'c.pem'", "did you mean tls.certificate?"),
+    ] {
+        let error = load_text(text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
+
+#[test]
 fn every_setting_is_used() {
     for (key, value) in [
         ("data_dir", "'/x'"),

@@ -120,7 +120,17 @@ fn count_connections(state: &State) {
         ("stall_timeout", &stats.stall_timeouts),
         ("malformed", &stats.malformed),
         ("cut_short", &stats.cut_short),
+        ("http2", &stats.http2),
     ] {
         state.metrics.connections.with_label_values(&[event]).set(value(counter));
+    }
+    for (result, version, counter) in [
+        ("ok", "1.2", &stats.handshakes_tls12),
+        ("ok", "1.3", &stats.handshakes_tls13),
+        ("error", "", &stats.handshake_errors),
+        ("timeout", "", &stats.handshake_timeouts),
+        ("plain_http", "", &stats.plain_on_tls),
+    ] {
+        state.metrics.tls.handshakes.with_label_values(&[result, version]).set(value(counter));
     }
 }

@@ -14,6 +14,7 @@ macro_rules! register {
 }
 
 pub mod agent;
+pub mod tls;
 pub mod zfs;
 
 use std::array;
@@ -25,6 +26,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::tls::TlsMetrics;
 use self::zfs::ZfsMetrics;
 
 /// What a request was for; the label `route`.
@@ -154,6 +156,8 @@ pub struct Metrics {
     source_paths: IntGaugeVec,
     /// What is known of ZFS, and of the disks under the caches.
     pub zfs: ZfsMetrics,
+    /// What is known of TLS.
+    pub tls: TlsMetrics,
 }
 
 const LATENCY_BUCKETS: [f64; 14] =
@@ -296,6 +300,7 @@ impl Metrics {
                 &["cache", "source"],
             )?,
             zfs: ZfsMetrics::new(&registry)?,
+            tls: TlsMetrics::new(&registry)?,
             registry,
         })
     }

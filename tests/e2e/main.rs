@@ -47,4 +47,5 @@ mod read_errors;
 mod service;
 mod substitute;
 mod support;
+mod tls;
 mod views;

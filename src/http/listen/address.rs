@@ -1,4 +1,4 @@
-//! Where to listen: a TCP address, a unix socket, or what systemd hands over.
+//! Where to listen: a TCP address, with TLS or without, a unix socket, or what systemd hands over.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use std::str::FromStr;
 pub enum ListenAddress {
     /// `127.0.0.1:5000` or `[::1]:5000`; port 0 lets the kernel choose one.
     Tcp(SocketAddr),
+    /// `https://0.0.0.0:5443`: the same, over TLS.
+    Tls(SocketAddr),
     /// `unix:/run/snowbank/http.sock`, always absolute.
     Unix(PathBuf),
     /// `systemd`: every socket that the service manager passes in `LISTEN_FDS`.
@@ -23,7 +25,7 @@ pub enum ListenAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an address is expected: an IP address with a port (\"127.0.0.1:5000\", \"[::]:5000\"), \
-     \"unix:/absolute/path\" or \"systemd\""
+     the same over TLS (\"https://0.0.0.0:5443\"), \"unix:/absolute/path\" or \"systemd\""
 )]
 pub struct AddressError;
 
@@ -34,7 +36,7 @@ impl ListenAddress {
     /// Whether only what runs on this host can connect. Nobody knows what systemd hands over.
     pub fn is_of_this_host(&self) -> bool {
         match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Tcp(address) | Self::Tls(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
             Self::Systemd => false,
         }
@@ -53,7 +55,11 @@ impl FromStr for ListenAddress {
             let absolute = Path::new(path).is_absolute() && !path.ends_with('/');
             return if fits && absolute { Ok(Self::Unix(path.into())) } else { Err(AddressError) };
         }
-        text.parse().map(Self::Tcp).map_err(|_| AddressError)
+        let (kind, address): (fn(_) -> _, _) = match text.strip_prefix("https://") {
+            Some(address) => (Self::Tls, address),
+            None => (Self::Tcp, text),
+        };
+        address.parse().map(kind).map_err(|_| AddressError)
     }
 }
 
@@ -61,6 +67,7 @@ impl fmt::Display for ListenAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(formatter),
+            Self::Tls(address) => write!(formatter, "https://{address}"),
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Self::Systemd => formatter.write_str("systemd"),
         }
@@ -73,7 +80,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_address_reads_and_prints_as_it_was_written() {
-        for text in ["127.0.0.1:5000", "[::1]:0", "unix:/run/snowbank/http.sock", "systemd"] {
+        for text in [
+            "127.0.0.1:5000",
+            "[::1]:0",
+            "https://[::]:5443",
+            "unix:/run/snowbank/http.sock",
+            "systemd",
+        ] {
             assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
         }
     }
@@ -81,7 +94,7 @@ mod tests {
     #[test]
     fn what_cannot_be_bound_is_refused() {
         let long = format!("unix:/{}", "x".repeat(107));
-        for text in ["", "5000", ":5000", "localhost:5000", "unix:", "unix:rel", "unix:/x/", &long]
+        for text in ["", "5000", ":5000", "localhost:5000", "http://[::]:1", "https://x:1", "https://", "unix:", "unix:rel", "unix:/x/", &long]
         {
             assert_eq!(text.parse::<ListenAddress>(), Err(AddressError), "{text}");
         }

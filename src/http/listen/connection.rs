@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -11,31 +11,123 @@ use std::task::Poll;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::watch;
 
 use super::guard::Guard;
-use super::socket::Socket;
+use super::head::HeadScanner;
+use super::secure;
+use super::socket::{Accepted, Transport};
 use super::track::{Progress, Tracked};
 use super::{Shared, Stage, reached};
 
-/// Serves `socket` until either side ends it, or the server does.
+/// Serves a connection until either side ends it, or the server does.
 pub(super) async fn serve<S, B>(
-    socket: Socket,
+    accepted: Accepted,
     service: S,
     shared: Arc<Shared>,
     stage: watch::Receiver<Stage>,
 ) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Some(config) = accepted.tls else {
+        return over_http1(accepted.socket, service, &shared, stage).await;
+    };
+    let Some(stream) = secure::handshake(accepted.socket, config, &shared).await else { return };
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => over_http2(stream, service, &shared, stage).await,
+        _ => over_http1(stream, service, &shared, stage).await,
+    }
+}
+
+async fn over_http1<T, S, B>(
+    transport: T,
+    service: S,
+    shared: &Shared,
+    stage: watch::Receiver<Stage>,
+) where
+    T: Transport,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let progress = Arc::new(Progress::default());
     let stats = shared.stats.clone();
-    let guard = Guard::new(socket, shared.deadlines, stats, progress.clone());
+    let scanner = Some(HeadScanner::new());
+    let guard = Guard::new(transport, scanner, shared.deadlines, stats, progress.clone());
     let service = Tracked { service, progress: progress.clone() };
-    let mut connection = pin!(shared.http.serve_connection(TokioIo::new(guard), service));
+    let connection = shared.http.serve_connection(TokioIo::new(guard), service);
+    to_its_end(connection, &progress, shared, stage).await;
+}
+
+async fn over_http2<T, S, B>(
+    transport: T,
+    service: S,
+    shared: &Shared,
+    stage: watch::Receiver<Stage>,
+) where
+    T: Transport,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    shared.stats.http2.fetch_add(1, Relaxed);
+    let progress = Arc::new(Progress::default());
+    let stats = shared.stats.clone();
+    let guard = Guard::new(transport, None, shared.deadlines, stats, progress.clone());
+    let service = Tracked { service, progress: progress.clone() };
+    let connection = shared.http2.serve_connection(TokioIo::new(guard), service);
+    to_its_end(connection, &progress, shared, stage).await;
+}
+
+/// A connection that can be told to take no more requests.
+trait Drain: Future<Output = hyper::Result<()>> {
+    /// Lets it end when what is in flight is answered.
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Drain for http1::Connection<I, S>
+where
+    I: Read + Write + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Drain for http2::Connection<I, S, TokioExecutor>
+where
+    I: Read + Write + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn to_its_end(
+    connection: impl Drain,
+    progress: &Progress,
+    shared: &Shared,
+    stage: watch::Receiver<Stage>,
+) {
+    let mut connection = pin!(connection);
     let mut aborting = pin!(reached(stage.clone(), Stage::Aborting));
     let mut draining = pin!(reached(stage.clone(), Stage::Draining));
     let mut stage = stage;
@@ -54,7 +146,7 @@ pub(super) async fn serve<S, B>(
                 let is_ending = draining.as_mut().poll(context).is_ready();
                 drained = is_ending || *stage.borrow_and_update() != Stage::Serving;
                 if drained {
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().drain();
                 }
             }
             if is_over {

@@ -1,4 +1,5 @@
-//! The socket as hyper sees it: with deadlines, and with heads looked at before they are parsed.
+//! The connection as hyper sees it: with deadlines, and, of HTTP/1, with heads looked at before they are
+//! parsed.
 //!
 //! hyper has one timer, `header_read_timeout`, and it counts from the end of the last answer: it
 //! cannot give an idle connection 75 s and a head that has begun 10 s, and it allocates a timer for
@@ -9,6 +10,7 @@
 //! | no request yet, or a head has begun | `head` | closed |
 //! | idle between two requests | `idle` | closed |
 //! | an answer is to be sent and the socket takes no byte | `stall` | reset |
+//! | HTTP/2: all answers wait for the peer to take more | `stall` | reset |
 //! | a request is worked on | no limit here | |
 //!
 //! Timers are lazy: moving a deadline writes one `Instant`, and the runtime's timer is touched only
@@ -35,7 +37,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::ConnectionStats;
 use super::head::HeadScanner;
-use super::socket::Socket;
+use super::socket::Transport;
 use super::track::Progress;
 
 /// The deadlines of a connection.
@@ -46,13 +48,14 @@ pub(super) struct Deadlines {
     pub(super) stall: Duration,
 }
 
-/// A socket that gives up on peers that do not move.
-pub(super) struct Guard {
-    socket: Socket,
+/// A connection that gives up on peers that do not move.
+pub(super) struct Guard<T: Transport> {
+    transport: T,
     deadlines: Deadlines,
     stats: Arc<ConnectionStats>,
     progress: Arc<Progress>,
-    scanner: HeadScanner,
+    /// Of HTTP/1 alone: in HTTP/2 there is nothing that a head could be taken for.
+    scanner: Option<HeadScanner>,
     /// What is left to say to hyper in place of a head that must not be parsed.
     poison: Option<&'static [u8]>,
     /// When the first byte of an unfinished head came.
@@ -63,6 +66,8 @@ pub(super) struct Guard {
     answered: bool,
     /// Since when the socket has taken no byte, while there is one to write.
     blocked_since: Option<Instant>,
+    /// How much the socket had taken when that was last looked at.
+    written: u64,
     /// How much was read and thrown away after the last answer, and until when it goes on.
     lingering: Option<(Instant, usize)>,
     read_timer: Timer,
@@ -75,22 +80,25 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 
 /// How long, and how much, to read on after the last answer. Closing with unread bytes resets the
 /// connection, and the reset can overtake the answer that says why.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
 
-impl Guard {
+impl<T: Transport> Guard<T> {
+    /// `scanner` looks at heads, where there are some.
     pub(super) fn new(
-        socket: Socket,
+        transport: T,
+        scanner: Option<HeadScanner>,
         deadlines: Deadlines,
         stats: Arc<ConnectionStats>,
         progress: Arc<Progress>,
     ) -> Self {
         Self {
-            socket,
+            written: transport.socket().written(),
+            transport,
             deadlines,
             stats,
             progress,
-            scanner: HeadScanner::new(),
+            scanner,
             poison: None,
             head_since: None,
             active: Instant::now(),
@@ -104,14 +112,17 @@ impl Guard {
 
     /// Looks at what was read into `buffer` after `before`.
     fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
-        if let Err((at, fault)) = self.scanner.scan(&buffer.filled()[before..]) {
+        let Some(scanner) = &mut self.scanner else { return };
+        let scanned = scanner.scan(&buffer.filled()[before..]);
+        let in_head = scanner.in_head();
+        if let Err((at, fault)) = scanned {
             tracing::debug!(%fault, "refused a request head");
             self.stats.malformed.fetch_add(1, Relaxed);
             buffer.set_filled(before + at);
             self.poison = Some(POISON);
             self.put_poison(buffer);
         }
-        self.head_since = match self.scanner.in_head() {
+        self.head_since = match in_head {
             true => self.head_since.or_else(|| Some(Instant::now())),
             false => None,
         };
@@ -130,9 +141,15 @@ impl Guard {
     /// What a read that found nothing comes to: wait, or give up.
     fn wait_for_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.progress.is_busy() || self.blocked_since.is_some() {
+            // Over HTTP/1 what the peer does not take the socket does not take. HTTP/2 has windows of
+            // its own above that.
+            if self.scanner.is_none() && self.has_stalled() {
+                return Poll::Ready(Err(self.give_up()));
+            }
             // No deadline now. But hyper does not read again when the answer is done, so a timer
             // must be running already that makes it look once the connection may have become idle.
-            self.read_timer.wake_within(context, self.deadlines.idle);
+            let soon = if self.scanner.is_none() { self.deadlines.stall } else { self.deadlines.idle };
+            self.read_timer.wake_within(context, soon);
             return Poll::Pending;
         }
         let idle = if self.answered { self.deadlines.idle } else { self.deadlines.head };
@@ -146,23 +163,43 @@ impl Guard {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Whether every answer has waited for its reader for too long.
+    fn has_stalled(&self) -> bool {
+        let since = self.progress.waiting_since();
+        since.is_some_and(|since| since.elapsed() >= self.deadlines.stall)
+    }
+
+    fn give_up(&self) -> io::Error {
+        self.stats.stall_timeouts.fetch_add(1, Relaxed);
+        self.progress.reset();
+        io::ErrorKind::TimedOut.into()
+    }
+
     /// Notes what a write came to, and gives up on a peer that takes nothing.
-    fn wrote(
+    fn wrote<R>(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
         if let Poll::Ready(result) = written {
             self.blocked_since = None;
             self.answered = true;
             self.active = Instant::now();
             return Poll::Ready(result);
         }
+        // TLS has a buffer between: a part of it may have gone, though not all.
+        let taken = self.transport.socket().written();
+        if std::mem::replace(&mut self.written, taken) != taken {
+            self.blocked_since = None;
+        }
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         ready!(self.write_timer.poll(context, since + self.deadlines.stall));
-        self.stats.stall_timeouts.fetch_add(1, Relaxed);
-        self.progress.reset();
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(Err(self.give_up()))
+    }
+
+    /// Whether everything that came belongs to whole requests.
+    fn is_between(&self) -> bool {
+        self.scanner.as_ref().is_none_or(HeadScanner::is_between)
     }
 
     /// Reads on after the last answer, while something of a request is still on its way.
@@ -171,12 +208,12 @@ impl Guard {
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
+            match Pin::new(&mut self.transport).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() && taken < LINGER_BYTES => {
                     taken += buffer.filled().len();
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending if self.scanner.is_between() && taken == 0 => return Poll::Ready(()),
+                Poll::Pending if self.is_between() && taken == 0 => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
@@ -185,7 +222,7 @@ impl Guard {
     }
 }
 
-impl AsyncRead for Guard {
+impl<T: Transport> AsyncRead for Guard<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -197,7 +234,7 @@ impl AsyncRead for Guard {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        match Pin::new(&mut this.socket).poll_read(context, buffer) {
+        match Pin::new(&mut this.transport).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 this.look(buffer, before);
                 Poll::Ready(Ok(()))
@@ -208,14 +245,14 @@ impl AsyncRead for Guard {
     }
 }
 
-impl AsyncWrite for Guard {
+impl<T: Transport> AsyncWrite for Guard<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write(context, bytes);
+        let written = Pin::new(&mut this.transport).poll_write(context, bytes);
         this.wrote(context, written)
     }
 
@@ -225,32 +262,37 @@ impl AsyncWrite for Guard {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write_vectored(context, slices);
+        let written = Pin::new(&mut this.transport).poll_write_vectored(context, slices);
         this.wrote(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(context)
+        let this = self.get_mut();
+        match Pin::new(&mut this.transport).poll_flush(context) {
+            // To flush is no answer.
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => this.wrote(context, Poll::Pending),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.socket).poll_shutdown(context))?;
+            ready!(Pin::new(&mut this.transport).poll_shutdown(context))?;
         }
         ready!(this.linger(context));
         Poll::Ready(Ok(()))
     }
 }
 
-impl Drop for Guard {
+impl<T: Transport> Drop for Guard<T> {
     fn drop(&mut self) {
         if self.progress.is_reset() {
-            self.socket.reset_on_close();
+            self.transport.socket().reset_on_close();
         }
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! 1. a place is taken before it is accepted (`admission.rs`), so a flood waits in the kernel's queue;
 //! 2. its socket has the options it needs from the listening one (`socket.rs`);
-//! 3. hyper's HTTP/1 reads it through a guard with deadlines and a strict look at heads (`guard.rs`,
+//! 3. hands are shaken, where it is TLS (`secure.rs`);
+//! 4. hyper reads it through a guard with deadlines and, of HTTP/1, a strict look at heads (`guard.rs`,
 //!    `head.rs`);
-//! 4. the service answers; on shutdown, requests in flight are finished (`connection.rs`).
+//! 5. the service answers; on shutdown, requests in flight are finished (`connection.rs`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -19,8 +20,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,6 +32,7 @@ mod body;
 mod connection;
 mod guard;
 mod head;
+mod secure;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -97,6 +100,18 @@ pub struct ConnectionStats {
     pub malformed: AtomicU64,
     /// Requests that did not finish before the drain deadline.
     pub cut_short: AtomicU64,
+    /// TLS 1.2 was agreed upon.
+    pub handshakes_tls12: AtomicU64,
+    /// TLS 1.3 was agreed upon.
+    pub handshakes_tls13: AtomicU64,
+    /// Handshakes that failed.
+    pub handshake_errors: AtomicU64,
+    /// Handshakes that took too long.
+    pub handshake_timeouts: AtomicU64,
+    /// Connections to a TLS port that spoke something else.
+    pub plain_on_tls: AtomicU64,
+    /// Connections over which HTTP/2 is spoken, so far.
+    pub http2: AtomicU64,
 }
 
 /// Where the server stands between its start and its end.
@@ -164,6 +179,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(10);
 /// What all connections share.
 struct Shared {
     http: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     deadlines: Deadlines,
     stats: Arc<ConnectionStats>,
 }
@@ -184,8 +200,32 @@ impl Shared {
             idle: limits.idle_timeout,
             stall: limits.stall_timeout,
         };
-        Self { http, deadlines, stats }
+        Self { http, http2: http2(limits), deadlines, stats }
     }
+}
+
+/// Requests at once over one connection of HTTP/2. Nix asks for up to 25.
+const STREAMS: u32 = 128;
+/// The largest head over HTTP/2, in bytes.
+const MAX_HEAD: u32 = 16 * 1024;
+/// What is held for a peer who does not take it, a stream, in bytes.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How much of an upload may come before we have looked at it: of one, and of all of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+fn http2(limits: &ListenLimits) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(MAX_HEAD)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // Whoever is gone without a word is found out, though nothing is sent to him.
+        .keep_alive_interval(limits.stall_timeout)
+        .keep_alive_timeout(limits.stall_timeout);
+    http
 }
 
 /// Accepts for ever.
@@ -208,14 +248,15 @@ where
     loop {
         let place = admission.place().await;
         match listeners.accept().await {
-            Ok((socket, peer)) => {
+            Ok(accepted) => {
+                let peer = accepted.peer;
                 let Some(admitted) = place.ok().and_then(|place| admission.admit(peer, place))
                 else {
                     tracing::debug!(?peer, "refused a connection: its address has too many");
                     continue;
                 };
                 let served =
-                    connection::serve(socket, service_for(peer), shared.clone(), stage.clone());
+                    connection::serve(accepted, service_for(peer), shared.clone(), stage.clone());
                 tokio::spawn(async move {
                     served.await;
                     drop(admitted);

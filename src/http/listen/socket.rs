@@ -6,14 +6,19 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
+use super::guard::LINGER;
 use super::{ListenAddress, Peer};
+use crate::tls::server::Tls;
 
 /// Every socket that we listen on.
 #[derive(Debug)]
@@ -26,6 +31,10 @@ pub struct Listeners {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
+    Tls {
+        listener: TcpListener,
+        tls: Arc<Tls>,
+    },
     /// With the name that goes when the listener does, unless it is not ours.
     Unix {
         listener: UnixListener,
@@ -47,6 +56,9 @@ pub enum BindError {
     /// Another server listens there.
     #[error("cannot listen on unix:{}: another process is listening there", .0.display())]
     InUse(PathBuf),
+    /// Nothing could be shown to those who come.
+    #[error("cannot listen on https://{0}: there is no certificate; set tls.certificate and tls.key")]
+    NoCertificate(SocketAddr),
     /// Something else has that name, and it is not ours to remove.
     #[error("cannot listen on unix:{}: there is a file of another kind", .0.display())]
     NotASocket(PathBuf),
@@ -62,12 +74,20 @@ impl Listeners {
         addresses: &[ListenAddress],
         mode: u32,
         stall: Duration,
+        tls: Option<&Arc<Tls>>,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::new();
         for address in addresses {
             let failed = |source| BindError::Io { address: address.clone(), source };
             match address {
-                ListenAddress::Tcp(at) => listeners.push(bind_tcp(*at, stall).map_err(failed)?),
+                ListenAddress::Tcp(at) => {
+                    listeners.push(Listener::Tcp(bind_tcp(*at, stall).map_err(failed)?));
+                }
+                ListenAddress::Tls(at) => {
+                    let tls = Arc::clone(tls.ok_or(BindError::NoCertificate(*at))?);
+                    let listener = bind_tcp(*at, stall).map_err(failed)?;
+                    listeners.push(Listener::Tls { listener, tls });
+                }
                 ListenAddress::Unix(path) => listeners.push(bind_unix(path, mode)?),
                 ListenAddress::Systemd => {
                     let passed = passed_sockets(stall).map_err(failed)?;
@@ -85,6 +105,7 @@ impl Listeners {
     pub fn addresses(&self) -> Vec<ListenAddress> {
         let address = |listener: &Listener| match listener {
             Listener::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
+            Listener::Tls { listener, .. } => listener.local_addr().ok().map(ListenAddress::Tls),
             Listener::Unix { listener, .. } => {
                 let address = listener.local_addr().ok()?;
                 address.as_pathname().map(|path| ListenAddress::Unix(path.to_owned()))
@@ -94,7 +115,7 @@ impl Listeners {
     }
 
     /// The next connection, from whichever socket has one.
-    pub(super) async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+    pub(super) async fn accept(&mut self) -> io::Result<Accepted> {
         poll_fn(|context| {
             for _ in 0..self.listeners.len() {
                 let turn = self.next;
@@ -110,15 +131,32 @@ impl Listeners {
 }
 
 impl Listener {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let tcp = |(stream, address)| (Socket::new(Stream::Tcp(stream)), Peer::Tcp(address));
         match self {
-            Self::Tcp(listener) => listener
+            Self::Tcp(listener) => listener.poll_accept(context).map_ok(tcp).map_ok(Accepted::plain),
+            Self::Tls { listener, tls } => listener
                 .poll_accept(context)
-                .map_ok(|(stream, address)| (Socket::Tcp(stream), Peer::Tcp(address))),
-            Self::Unix { listener, .. } => listener
-                .poll_accept(context)
-                .map_ok(|(stream, _)| (Socket::Unix(stream), Peer::Unix)),
+                .map_ok(tcp)
+                .map_ok(|(socket, peer)| Accepted { socket, peer, tls: Some(tls.config()) }),
+            Self::Unix { listener, .. } => listener.poll_accept(context).map_ok(|(stream, _)| {
+                Accepted::plain((Socket::new(Stream::Unix(stream)), Peer::Unix))
+            }),
         }
+    }
+}
+
+/// A connection that came.
+pub(super) struct Accepted {
+    pub(super) socket: Socket,
+    pub(super) peer: Peer,
+    /// What is to be spoken on it, if it is TLS.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+}
+
+impl Accepted {
+    fn plain((socket, peer): (Socket, Peer)) -> Self {
+        Self { socket, peer, tls: None }
     }
 }
 
@@ -130,7 +168,7 @@ const BACKLOG: i32 = 4096;
 /// A reader is seen to move whenever half of this was sent: 4 KiB/s at a stall timeout of 30 s.
 const UNSENT_BYTES: u32 = 256 * 1024;
 
-fn bind_tcp(address: SocketAddr, stall: Duration) -> io::Result<Listener> {
+fn bind_tcp(address: SocketAddr, stall: Duration) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     // A restart must not wait for connections of the last process to time out.
@@ -142,7 +180,7 @@ fn bind_tcp(address: SocketAddr, stall: Duration) -> io::Result<Listener> {
 
 /// Sets on the listening socket what each accepted one inherits, which saves seven system calls a
 /// connection.
-fn tcp_listener(listener: std::net::TcpListener, stall: Duration) -> io::Result<Listener> {
+fn tcp_listener(listener: std::net::TcpListener, stall: Duration) -> io::Result<TcpListener> {
     let socket = SockRef::from(&listener);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -153,7 +191,7 @@ fn tcp_listener(listener: std::net::TcpListener, stall: Duration) -> io::Result<
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(stall))?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
-    Ok(Listener::Tcp(TcpListener::from_std(listener)?))
+    TcpListener::from_std(listener)
 }
 
 fn bind_unix(path: &Path, mode: u32) -> Result<Listener, BindError> {
@@ -201,7 +239,7 @@ fn passed_sockets(stall: Duration) -> io::Result<Vec<Listener>> {
     for index in 0..passed.len() {
         // A socket of the other kind is an error that leaves it in its place.
         if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
-            listeners.push(tcp_listener(listener, stall)?);
+            listeners.push(Listener::Tcp(tcp_listener(listener, stall)?));
         } else if let Some(listener) = passed.take_unix_listener(index)? {
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener)?;
@@ -233,20 +271,75 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// An accepted connection.
+/// An accepted connection, which counts what the kernel has taken.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) struct Socket {
+    stream: Stream,
+    written: u64,
+}
+
+#[derive(Debug)]
+enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+/// What bytes go through: a socket, or TLS on one.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// The socket below.
+    fn socket(&self) -> &Socket;
+}
+
+impl Transport for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+impl Transport for TlsStream<Socket> {
+    fn socket(&self) -> &Socket {
+        self.get_ref().0
+    }
+}
+
 impl Socket {
+    fn new(stream: Stream) -> Self {
+        Self { stream, written: 0 }
+    }
+
+    /// How many bytes the kernel has taken from us.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Makes the close that follows a reset, so that nobody takes what was sent for the whole.
     pub(super) fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Stream::Tcp(stream) = &self.stream {
             // It fails only on a socket that is closed already.
             let _closed = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// The first byte that came, which stays to be read; `None` at the end, or where that cannot be told.
+    pub(super) async fn first_byte(&self) -> Option<u8> {
+        let Stream::Tcp(stream) = &self.stream else { return None };
+        let mut byte = [0];
+        (stream.peek(&mut byte).await.ok()? == 1).then_some(byte[0])
+    }
+
+    /// Reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake
+    /// the answer that says why.
+    pub(super) async fn drain(&mut self) {
+        let mut scratch = [0; 4096];
+        let read = async { while self.read(&mut scratch).await.is_ok_and(|count| count > 0) {} };
+        let _over = tokio::time::timeout(LINGER, read).await;
+    }
+
+    fn took(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.written += count as u64;
+        }
+        written
     }
 }
 
@@ -256,9 +349,9 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -269,10 +362,12 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        this.took(written)
     }
 
     fn poll_write_vectored(
@@ -280,10 +375,12 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        this.took(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -296,9 +393,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -310,17 +407,17 @@ mod tests {
     const STALL: Duration = Duration::from_secs(30);
 
     fn bind(path: &Path) -> Result<Listeners, BindError> {
-        Listeners::bind(&[ListenAddress::Unix(path.to_owned())], 0o600, STALL)
+        Listeners::bind(&[ListenAddress::Unix(path.to_owned())], 0o600, STALL, None)
     }
 
     #[tokio::test]
     async fn an_accepted_socket_inherits_what_the_listener_was_given() {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
-        let mut listeners = Listeners::bind(&[address], 0, STALL).unwrap();
+        let mut listeners = Listeners::bind(&[address], 0, STALL, None).unwrap();
         let [ListenAddress::Tcp(address)] = listeners.addresses()[..] else { panic!("one TCP") };
         let _client = TcpStream::connect(address).await.unwrap();
-        let (socket, peer) = listeners.accept().await.unwrap();
-        let Socket::Tcp(stream) = socket else { panic!("a TCP connection") };
+        let Accepted { socket, peer, .. } = listeners.accept().await.unwrap();
+        let Stream::Tcp(stream) = socket.stream else { panic!("a TCP connection") };
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STALL));

@@ -1,27 +1,61 @@
-//! Whether a request is being worked on: from the call of the service to the end of its body.
+//! How many requests are being worked on, each from the call of the service to the end of its body, and
+//! whether whoever asked takes what he is given.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
-/// What the service, the body and the socket of one connection tell each other. All three run in the
-/// connection's task, one after the other, so nothing stronger than `Relaxed` is needed.
-#[derive(Debug, Default)]
+/// What the services, the bodies and the socket of one connection tell each other. Over HTTP/1 all run in
+/// the connection's task, one after the other; over HTTP/2 each answer has a task of its own, and a number
+/// that is late by a moment makes a deadline late by a moment. So nothing stronger than `Relaxed` is needed.
+#[derive(Debug)]
 pub(super) struct Progress {
-    busy: AtomicBool,
+    /// Requests that are worked on.
+    busy: AtomicUsize,
+    /// Of these, those that have given a piece of their body and were not asked for the next one.
+    given: AtomicUsize,
+    /// When a body was last asked for its next piece, in milliseconds since `began`.
+    asked: AtomicU64,
+    began: Instant,
     reset: AtomicBool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            busy: AtomicUsize::new(0),
+            given: AtomicUsize::new(0),
+            asked: AtomicU64::new(0),
+            began: Instant::now(),
+            reset: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Progress {
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(Relaxed)
+        self.busy.load(Relaxed) > 0
+    }
+
+    /// Since when none of the answers was asked for more, while all of them wait for that.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let given = self.given.load(Relaxed);
+        (given > 0 && given >= self.busy.load(Relaxed))
+            .then(|| self.began + Duration::from_millis(self.asked.load(Relaxed)))
+    }
+
+    fn note_asked(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.asked.store(now, Relaxed);
     }
 
     pub(super) fn is_reset(&self) -> bool {
@@ -52,19 +86,37 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         // What follows a chunked body was not looked at by the head scanner (`head.rs`).
         let close = request.headers().contains_key(header::TRANSFER_ENCODING);
-        self.progress.busy.store(true, Relaxed);
-        let busy = Some(Busy(self.progress.clone()));
+        self.progress.busy.fetch_add(1, Relaxed);
+        let busy = Some(Busy { progress: self.progress.clone(), given: false });
         TrackedFuture { future: self.service.call(request), busy, close }
     }
 }
 
-/// Ends the busy time when it is dropped.
+/// A request that is worked on, until it is dropped.
 #[derive(Debug)]
-struct Busy(Arc<Progress>);
+struct Busy {
+    progress: Arc<Progress>,
+    given: bool,
+}
+
+impl Busy {
+    /// Notes whether the next step is that of whoever takes the body.
+    fn set_given(&mut self, given: bool) {
+        if given != self.given {
+            self.given = given;
+            match given {
+                true => self.progress.given.fetch_add(1, Relaxed),
+                false => self.progress.given.fetch_sub(1, Relaxed),
+            };
+        }
+        self.progress.note_asked();
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.store(false, Relaxed);
+        self.set_given(false);
+        self.progress.busy.fetch_sub(1, Relaxed);
     }
 }
 
@@ -91,7 +143,7 @@ where
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let busy = this.busy.take();
-        Poll::Ready(Ok(response.map(|body| TrackedBody { body, _busy: busy })))
+        Poll::Ready(Ok(response.map(|body| TrackedBody { body, busy })))
     }
 }
 
@@ -100,7 +152,7 @@ pin_project! {
     pub(super) struct TrackedBody<B> {
         #[pin]
         body: B,
-        _busy: Option<Busy>,
+        busy: Option<Busy>,
     }
 }
 
@@ -112,7 +164,12 @@ impl<B: Body> Body for TrackedBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(context)
+        let this = self.project();
+        let frame = this.body.poll_frame(context);
+        if let Some(busy) = this.busy {
+            busy.set_given(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What the tests stand on: a real server, a real Nix, real store paths, and a client that sees every byte.
 
+pub(crate) mod authority;
 pub(crate) mod bad_disk;
 pub(crate) mod bank;
 pub(crate) mod fixtures;

@@ -1,0 +1,8 @@
+//! TLS: what the server shows of itself, and how it changes while connections go on.
+
+pub mod certificate;
+pub mod files;
+pub mod server;
+
+/// The two protocols that are spoken inside, by their names in ALPN (RFC 7301), the preferred one first.
+pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -1,0 +1,76 @@
+//! A certificate authority that lives as long as its test.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+
+use super::nix::{Scratch, tempdir};
+
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Certificate,
+    own: Scratch,
+}
+
+/// A certificate and its key, as files.
+pub(crate) struct Issued {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).unwrap();
+        let authority = Self { issuer: Issuer::new(params, key), certificate, own: tempdir() };
+        fs::write(authority.bundle(), authority.certificate.pem()).unwrap();
+        authority
+    }
+
+    /// What clients trust.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.own.path().join("root.pem")
+    }
+
+    /// A certificate for this machine, as `name.pem` and `name.key`, in the place of what is there.
+    pub(crate) fn issue(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2099, 1, 1);
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let issued = self.files(name);
+        put(&issued.key, &key.serialize_pem());
+        put(&issued.certificate, &certificate.pem());
+        issued
+    }
+
+    /// Where a certificate of this name lies.
+    pub(crate) fn files(&self, name: &str) -> Issued {
+        let file = |extension: &str| self.own.path().join(format!("{name}.{extension}"));
+        Issued { certificate: file("pem"), key: file("key") }
+    }
+}
+
+/// Puts a file where it is, as whoever renews a certificate does: whole, in one step.
+pub(crate) fn put(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(new, path).unwrap();
+}
