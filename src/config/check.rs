@@ -41,8 +41,7 @@ pub(super) fn check(
         },
     };
     let tls = tls::check(&raw.tls, origin, base, home.as_deref())?;
-    let listen =
-        overrides.listen(environment).or_else(|| section.get("listen", &raw.listen));
+    let listen = overrides.listen(environment).or_else(|| section.get("listen", &raw.listen));
     let listen = match listen {
         Some(setting) => addresses(&setting, tls.as_ref())?,
         None => vec![ListenAddress::Tcp(([127, 0, 0, 1], 5000).into())],

@@ -10,13 +10,13 @@ use tracing::level_filters::LevelFilter;
 
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
-use crate::tls::server::CertificateFiles;
 use crate::ingest::Accept;
 use crate::keep::retention::Retention;
 use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
 use crate::source::upstream::connect::Address;
+use crate::tls::server::CertificateFiles;
 use crate::zfs::DatasetName;
 
 /// The name of the cache that answers at `/`.

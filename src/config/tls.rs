@@ -44,9 +44,9 @@ pub(super) fn has_what_it_takes(
     files: Option<&CertificateFiles>,
 ) -> Result<(), String> {
     match listen.iter().find(|address| matches!(address, ListenAddress::Tls(_))) {
-        Some(address) if files.is_none() => Err(format!(
-            "{address} has no certificate to show: set tls.certificate and tls.key"
-        )),
+        Some(address) if files.is_none() => {
+            Err(format!("{address} has no certificate to show: set tls.certificate and tls.key"))
+        }
         _ => Ok(()),
     }
 }

@@ -12,7 +12,8 @@ impl Stamp {
     /// Of the file that is there now; links are followed.
     pub(super) fn of(path: &Path) -> Self {
         Self(std::fs::metadata(path).ok().map(|found| {
-            let changed = i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec());
+            let changed =
+                i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec());
             [found.dev().into(), found.ino().into(), found.len().into(), changed]
         }))
     }

@@ -94,7 +94,10 @@ fn a_real_nix_substitutes_over_http2_with_the_authority_in_its_settings() {
         order.env("NIX_SSL_CERT_FILE", secure.authority.bundle());
         run(order.args(words), 180).expect_success();
         for path in ordinary() {
-            assert!(client.dump(path) == fixtures().dump(path), "{path:?} arrived with other bytes");
+            assert!(
+                client.dump(path) == fixtures().dump(path),
+                "{path:?} arrived with other bytes"
+            );
         }
         let after = secure.server.metric("snowbank_connections", "event=\"http2\"");
         assert!(after > before, "{version:?} did not speak HTTP/2");
@@ -136,7 +139,8 @@ fn sessions_are_gone_on_with() {
         let file = tempdir();
         let session = file.path().join("session");
         let session = session.to_str().unwrap();
-        let request = format!("GET /nix-cache-info HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n");
+        let request =
+            r"GET /nix-cache-info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let ask = |how: &str| {
             let script = format!(
                 "printf '{request}' | openssl s_client -ign_eof -connect {} -servername localhost \

@@ -94,8 +94,19 @@ mod tests {
     #[test]
     fn what_cannot_be_bound_is_refused() {
         let long = format!("unix:/{}", "x".repeat(107));
-        for text in ["", "5000", ":5000", "localhost:5000", "http://[::]:1", "https://x:1", "https://", "unix:", "unix:rel", "unix:/x/", &long]
-        {
+        for text in [
+            "",
+            "5000",
+            ":5000",
+            "localhost:5000",
+            "http://[::]:1",
+            "https://x:1",
+            "https://",
+            "unix:",
+            "unix:rel",
+            "unix:/x/",
+            &long,
+        ] {
             assert_eq!(text.parse::<ListenAddress>(), Err(AddressError), "{text}");
         }
     }

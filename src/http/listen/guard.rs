@@ -148,7 +148,8 @@ impl<T: Transport> Guard<T> {
             }
             // No deadline now. But hyper does not read again when the answer is done, so a timer
             // must be running already that makes it look once the connection may have become idle.
-            let soon = if self.scanner.is_none() { self.deadlines.stall } else { self.deadlines.idle };
+            let soon =
+                if self.scanner.is_none() { self.deadlines.stall } else { self.deadlines.idle };
             self.read_timer.wake_within(context, soon);
             return Poll::Pending;
         }

@@ -57,7 +57,9 @@ pub enum BindError {
     #[error("cannot listen on unix:{}: another process is listening there", .0.display())]
     InUse(PathBuf),
     /// Nothing could be shown to those who come.
-    #[error("cannot listen on https://{0}: there is no certificate; set tls.certificate and tls.key")]
+    #[error(
+        "cannot listen on https://{0}: there is no certificate; set tls.certificate and tls.key"
+    )]
     NoCertificate(SocketAddr),
     /// Something else has that name, and it is not ours to remove.
     #[error("cannot listen on unix:{}: there is a file of another kind", .0.display())]
@@ -134,7 +136,9 @@ impl Listener {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let tcp = |(stream, address)| (Socket::new(Stream::Tcp(stream)), Peer::Tcp(address));
         match self {
-            Self::Tcp(listener) => listener.poll_accept(context).map_ok(tcp).map_ok(Accepted::plain),
+            Self::Tcp(listener) => {
+                listener.poll_accept(context).map_ok(tcp).map_ok(Accepted::plain)
+            }
             Self::Tls { listener, tls } => listener
                 .poll_accept(context)
                 .map_ok(tcp)

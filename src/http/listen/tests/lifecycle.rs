@@ -27,7 +27,7 @@ async fn a_unix_socket_serves_next_to_tcp_and_cuts_stalled_readers_too() {
     let path = directory.path().join("s");
     let addresses =
         [ListenAddress::Unix(path.clone()), ListenAddress::Tcp(([127, 0, 0, 1], 0).into())];
-    let listeners = Listeners::bind(&addresses, 0o600, PATIENCE).unwrap();
+    let listeners = Listeners::bind(&addresses, 0o600, PATIENCE, None).unwrap();
     let ListenAddress::Tcp(address) = listeners.addresses()[1] else { panic!("TCP comes second") };
     let stall_timeout = Duration::from_millis(300);
     let server = Server::on(listeners, address, ListenLimits { stall_timeout, ..generous() });

@@ -38,7 +38,7 @@ impl Server {
     fn start(limits: ListenLimits) -> Self {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
         // The kernel's own stall timeout is out of the way, so that the tests see ours.
-        let listeners = Listeners::bind(&[address], 0, PATIENCE).unwrap();
+        let listeners = Listeners::bind(&[address], 0, PATIENCE, None).unwrap();
         let [ListenAddress::Tcp(address)] = listeners.addresses()[..] else { panic!("one TCP") };
         Self::on(listeners, address, limits)
     }
