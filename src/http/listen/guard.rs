@@ -274,9 +274,12 @@ impl<T: Transport> AsyncWrite for Guard<T> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(&mut this.transport).poll_flush(context) {
-            // To flush is no answer.
-            Poll::Ready(flushed) => Poll::Ready(flushed),
+            // What TLS has taken and the socket has not waits here, and not in a write.
             Poll::Pending => this.wrote(context, Poll::Pending),
+            flushed => {
+                this.blocked_since = None;
+                flushed
+            }
         }
     }
 
