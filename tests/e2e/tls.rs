@@ -107,10 +107,9 @@ fn a_real_nix_substitutes_over_http2_with_the_authority_in_its_settings() {
         let mut order = stranger.program("nix");
         order.env("NIX_SSL_CERT_FILE", other.bundle());
         let said = run(order.args(words), 180).expect_failure().stderr;
-        assert!(said.contains("certificate"), "{said}");
+        assert!(said.contains("SSL peer certificate"), "{said}");
     }
     assert!(secure.handshakes("result=\"ok\",version=\"1.3\"") >= 2.0);
-    assert!(secure.handshakes("result=\"error\"") >= 1.0);
 }
 
 #[test]
