@@ -105,8 +105,9 @@ async fn serve(shared: &Arc<Shared>) -> Result<(), AppError> {
     notifier.ready();
     let (stage, stages) = watch::channel(Stage::Serving);
     let answering = async {
-        let service = |_peer| {
-            let shared = Arc::clone(shared);
+        let shared = Arc::clone(shared);
+        let service = move |_client| {
+            let shared = Arc::clone(&shared);
             service_fn(move |request| {
                 let response = answer(&shared, &request);
                 async move { Ok::<_, Infallible>(response) }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::http::listen::ListenAddress;
 use crate::http::state::State;
 use crate::tls::server::{Reloaded, Tls};
 
@@ -11,7 +12,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads the certificate again whenever its files change, for ever; what cannot be used is told once, and
 /// what is in use stays.
-pub(super) async fn keep_current(tls: Option<Arc<Tls>>, state: &Arc<State>) {
+pub(super) async fn keep_current(
+    tls: Option<Arc<Tls>>,
+    listeners: &[ListenAddress],
+    state: &Arc<State>,
+) {
     let Some(tls) = tls else { return std::future::pending().await };
     let mut told = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -22,19 +27,23 @@ pub(super) async fn keep_current(tls: Option<Arc<Tls>>, state: &Arc<State>) {
             let tls = Arc::clone(&tls);
             tokio::task::spawn_blocking(move || tls.reload().map_err(|error| error.to_string()))
         };
-        state.metrics.tls.certificate_expiry.set(tls.not_after());
-        match looked.await {
+        let looked = looked.await;
+        for listener in listeners.iter().filter(|address| matches!(address, ListenAddress::Tls(_)))
+        {
+            let revocations = tls.revocations().count();
+            state.metrics.tls.shown(&listener.to_string(), tls.not_after(), revocations);
+        }
+        match looked {
             Ok(Ok(Reloaded::Same)) => told = None,
-            Ok(Ok(Reloaded::New(not_after))) => {
-                tracing::info!("new connections get the new certificate");
+            Ok(Ok(Reloaded::New)) => {
+                tracing::info!("new connections get what the files of tls hold now");
                 state.metrics.tls.reloaded(true);
-                state.metrics.tls.certificate_expiry.set(not_after);
                 told = None;
             }
             // Certificate and key are two files: they may be caught between the one and the other.
             Ok(Err(error)) if told.as_ref() == Some(&error) => {}
             Ok(Err(error)) => {
-                tracing::error!("the certificate in use stays: {error}");
+                tracing::error!("what is in use stays: {error}");
                 state.metrics.tls.reloaded(false);
                 told = Some(error);
             }

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::{CachePolicy, Gate, PushPolicy};
+use crate::auth::certificate::Revocations;
+use crate::auth::{CachePolicy, Clients, Gate, PushPolicy};
 use crate::bank::{Bank, BankError};
 use crate::codec::seekable::Pool;
 use crate::config::{self, CacheConfig, Config, FirstRead, SigningKey, StoreLocation};
@@ -129,16 +130,19 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let notifier =
         Notifier::from_environment(|name| std::env::var_os(name)).map_err(AppError::Runtime)?;
     let stats = Arc::new(ConnectionStats::default());
-    let state = Arc::new(build(&config, Arc::clone(&stats))?);
-    let limits = ListenLimits::from(&config.limits);
     let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
+    let revocations = tls.as_ref().map(|tls| tls.revocations()).unwrap_or_default();
+    let state = Arc::new(build(&config, Arc::clone(&stats), revocations)?);
+    let limits = ListenLimits::from(&config.limits);
     let listeners =
         Listeners::bind(&config.listen, config.socket_mode, limits.stall_timeout, tls.as_ref())?;
-    announce(&listeners.addresses(), &state);
+    let addresses = listeners.addresses();
+    announce(&addresses, &state);
     notifier.ready();
     let (stage, stages) = watch::channel(Stage::Serving);
     let front = Front::new(Arc::clone(&state));
-    let serving = listen::serve(listeners, &limits, stats, stages, |peer| front.for_peer(peer));
+    let service_for = move |client| front.for_client(client);
+    let serving = listen::serve(listeners, &limits, stats, stages, service_for);
     let reload = async || {
         let (state, config) = (Arc::clone(&state), config.clone());
         let reloaded = tokio::task::spawn_blocking(move || reload_keys(&state, &config));
@@ -157,7 +161,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
         () = healing::keep_healing(&config, &state) => {}
-        () = certificates::keep_current(tls, &state) => {}
+        () = certificates::keep_current(tls, &addresses, &state) => {}
     }
     tracing::info!("stopped");
     Ok(())
@@ -229,7 +233,11 @@ async fn keep_retrying(state: &Arc<State>) {
 }
 
 /// Builds everything, from the bottom up, and takes the first look at every cache.
-fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError> {
+fn build(
+    config: &Config,
+    stats: Arc<ConnectionStats>,
+    revocations: Arc<Revocations>,
+) -> Result<State, AppError> {
     make_directory(&config.data_dir)?;
     datasets::prepare(config);
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).get();
@@ -303,13 +311,14 @@ fn build(config: &Config, stats: Arc<ConnectionStats>) -> Result<State, AppError
     let Some(default) = caches.get(config::DEFAULT_CACHE).cloned() else {
         unreachable!("a checked configuration always has the default cache")
     };
+    let clients = Clients { grants: config.clients.clone(), revocations };
     Ok(State {
         caches,
         views: Views::default(),
         ingests,
         uploads: UploadSlots::new(config.limits.uploads, config.limits.uploads_per_client),
         default,
-        gate: Gate::new(policies(config), state_db.clone()),
+        gate: Gate::new(policies(config), clients, state_db.clone()),
         state_db,
         watch,
         metrics,

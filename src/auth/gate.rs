@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::certificate::{ClientCertificate, ClientGrant, Revocations};
 use super::credential::Credential;
 use super::failures::Failures;
 use super::{PullPolicy, PushPolicy};
@@ -40,6 +41,18 @@ pub enum Denial {
     /// Nothing was shown.
     #[error("a token is needed, as Authorization: Bearer or as the password in netrc")]
     NoCredential,
+    /// No certificate was shown.
+    #[error("a client certificate is needed, over https://")]
+    NoCertificate,
+    /// A certificate was shown, and ended while the connection went on.
+    #[error("this client certificate has expired")]
+    CertificateExpired,
+    /// The same, of one that was revoked.
+    #[error("this client certificate was revoked")]
+    CertificateRevoked,
+    /// None of its names may do this with this cache.
+    #[error("no name of this client certificate may do this here")]
+    CertificateMayNot,
     /// More than one thing was shown.
     #[error("more than one Authorization header")]
     Several,
@@ -76,6 +89,10 @@ impl Denial {
             Self::NoPushes => "no-pushes",
             Self::ReadOnly => "read-only",
             Self::NoCredential => "no-credential",
+            Self::NoCertificate => "no-certificate",
+            Self::CertificateExpired => "certificate-expired",
+            Self::CertificateRevoked => "certificate-revoked",
+            Self::CertificateMayNot => "certificate-other-scope",
             Self::Several => "several-credentials",
             Self::Wrong => "wrong",
             Self::TooMany => "too-many-wrong",
@@ -98,10 +115,42 @@ impl Right {
     }
 }
 
+/// Who asks, and what they show.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// What stands in the request.
+    pub credential: &'a Credential,
+    /// What the connection began with.
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
+    /// From where; `None`: a unix socket.
+    pub source: Option<IpAddr>,
+}
+
+/// Why somebody may.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Leave {
+    /// Everybody may.
+    Open,
+    /// By this token.
+    Token(Arc<TokenRecord>),
+    /// By this certificate.
+    Certificate(Arc<ClientCertificate>),
+}
+
+/// What client certificates are good for.
+#[derive(Debug, Default)]
+pub struct Clients {
+    /// What their names may do.
+    pub grants: Vec<ClientGrant>,
+    /// Those that are good for nothing any more.
+    pub revocations: Arc<Revocations>,
+}
+
 /// Decides, from memory. What it knows of tokens is as new as the database: ask
 /// [`Self::is_current`] first, and [`Self::refresh`] where it is not.
 pub struct Gate {
     policies: BTreeMap<String, CachePolicy>,
+    clients: Clients,
     state: Option<Arc<StateDb>>,
     tokens: RwLock<Arc<Table>>,
     refreshing: Mutex<()>,
@@ -119,9 +168,14 @@ struct Table {
 
 impl Gate {
     /// Holds caches to their policies. Without a `state` no token can be checked.
-    pub fn new(policies: BTreeMap<String, CachePolicy>, state: Option<Arc<StateDb>>) -> Self {
+    pub fn new(
+        policies: BTreeMap<String, CachePolicy>,
+        clients: Clients,
+        state: Option<Arc<StateDb>>,
+    ) -> Self {
         Self {
             policies,
+            clients,
             state,
             tokens: RwLock::default(),
             refreshing: Mutex::default(),
@@ -172,26 +226,61 @@ impl Gate {
         Ok(())
     }
 
-    /// Whether somebody at `source` (`None`: at a unix socket) who shows `credential` may; the token
-    /// that it was decided by, where one was needed. A cache that does not exist is nobody's.
-    pub fn check(
-        &self,
-        cache: &str,
-        right: Right,
-        credential: &Credential,
-        source: Option<IpAddr>,
-    ) -> Result<Option<Arc<TokenRecord>>, Denial> {
+    /// Whether the caller may, and by what. A cache that does not exist is nobody's.
+    pub fn check(&self, cache: &str, right: Right, caller: Caller<'_>) -> Result<Leave, Denial> {
         if self.is_open(cache, right) {
-            return Ok(None);
+            return Ok(Leave::Open);
         }
-        let takes_pushes = |policy: CachePolicy| policy.push != PushPolicy::None;
-        if right == Right::Push && !self.policy(cache).is_some_and(takes_pushes) {
+        let policy = self.policy(cache);
+        if right == Right::Push && policy.is_none_or(|policy| policy.push == PushPolicy::None) {
             return Err(Denial::NoPushes);
         }
         if self.state.is_none() {
             return Err(Denial::Unavailable);
         }
-        let shown = match credential {
+        let by_certificate = match caller.certificate {
+            Some(certificate) => self.check_certificate(cache, right, certificate),
+            None => Err(Denial::NoCertificate),
+        };
+        let only_certificates = policy.is_some_and(|policy| match right {
+            Right::Pull => policy.pull == PullPolicy::Certificate,
+            Right::Push => policy.push == PushPolicy::Certificate,
+        });
+        match (by_certificate, caller.credential) {
+            (Ok(leave), _) => Ok(leave),
+            (Err(denial), _) if only_certificates => Err(denial),
+            // Who shows a certificate and no token hears what is wrong with the certificate.
+            (Err(denial), Credential::None) if caller.certificate.is_some() => Err(denial),
+            _ => self.check_token(cache, right, caller),
+        }
+    }
+
+    fn check_certificate(
+        &self,
+        cache: &str,
+        right: Right,
+        certificate: &Arc<ClientCertificate>,
+    ) -> Result<Leave, Denial> {
+        if self.clients.revocations.has(&certificate.serial) {
+            return Err(Denial::CertificateRevoked);
+        }
+        if self.clock.seconds(SystemTime::now(), Instant::now()) > certificate.not_after {
+            return Err(Denial::CertificateExpired);
+        }
+        let may = |grant: &ClientGrant| match right {
+            Right::Pull => grant.pull,
+            Right::Push => grant.push,
+        };
+        let mut grants = self.clients.grants.iter().filter(|grant| grant.is_of(certificate));
+        match grants.any(|grant| may(grant) && grant.is_for(cache)) {
+            true => Ok(Leave::Certificate(Arc::clone(certificate))),
+            false => Err(Denial::CertificateMayNot),
+        }
+    }
+
+    fn check_token(&self, cache: &str, right: Right, caller: Caller<'_>) -> Result<Leave, Denial> {
+        let source = caller.source;
+        let shown = match caller.credential {
             Credential::None => return Err(Denial::NoCredential),
             Credential::Several => return Err(Denial::Several),
             Credential::Unreadable => return Err(self.wrong(source)),
@@ -215,7 +304,7 @@ impl Gate {
         match right {
             Right::Pull if !token.pull => Err(Denial::MayNotPull),
             Right::Push if !token.push => Err(Denial::MayNotPush),
-            _ => Ok(Some(Arc::clone(token))),
+            _ => Ok(Leave::Token(Arc::clone(token))),
         }
     }
 

@@ -6,22 +6,27 @@
 //! A token is `sb_<id>_<secret>`. The id is for lists and logs; of the secret, 256 random bits, only the
 //! SHA-256 is kept. It is shown as `Authorization: Bearer`, or as the password of `Basic`, which is
 //! what Nix sends of its netrc.
+//!
+//! A client certificate ([`certificate`]) is as good as a token with the rights that its names are given.
 
+pub mod certificate;
 mod credential;
 mod failures;
 mod gate;
 pub mod token;
 
 pub use credential::Credential;
-pub use gate::{CachePolicy, Denial, Gate, Right};
+pub use gate::{CachePolicy, Caller, Clients, Denial, Gate, Leave, Right};
 
 /// Who may push to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushPolicy {
     /// Nobody.
     None,
-    /// Whoever shows a token with the scope push.
+    /// Whoever shows a token with the scope push, or a client certificate with a name that may.
     Token,
+    /// Whoever shows a client certificate with a name that may.
+    Certificate,
     /// Everybody.
     Open,
 }
@@ -31,6 +36,8 @@ pub enum PushPolicy {
 pub enum PullPolicy {
     /// Everybody.
     Public,
-    /// Whoever shows a token with the scope pull.
+    /// Whoever shows a token with the scope pull, or a client certificate with a name that may.
     Token,
+    /// Whoever shows a client certificate with a name that may.
+    Certificate,
 }

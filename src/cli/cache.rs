@@ -144,11 +144,13 @@ fn show(config: &Config, as_json: bool) -> String {
     let push = |cache: &CacheConfig| match cache.push {
         PushPolicy::None => "none",
         PushPolicy::Token => "token",
+        PushPolicy::Certificate => "mtls",
         PushPolicy::Open => "open",
     };
     let pull = |cache: &CacheConfig| match cache.pull {
         PullPolicy::Public => "public",
         PullPolicy::Token => "token",
+        PullPolicy::Certificate => "mtls",
     };
     if as_json {
         let all = config.caches.iter().map(|cache| {

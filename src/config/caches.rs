@@ -20,7 +20,8 @@ use crate::source::upstream::connect::Address;
 /// What nearly every client substitutes from already.
 const CACHE_NIXOS_ORG: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 /// Why client certificates cannot be asked for.
-const NO_MTLS: &str = "needs a TLS listener, which this version does not have; use \"token\"";
+const NO_MTLS: &str = "nobody could show a certificate: set tls.client_ca, and [tls.client.NAME] for what its \
+                       names may do";
 
 /// The most parts of a cache: each is asked for every path that those before it do not have.
 const MAX_PARTS: usize = 64;
@@ -143,15 +144,15 @@ fn access(
     let said_again = &raw.push_open_to_network;
     section.set("push_open_to_network", said_again, to_network, Setting::boolean)?;
     if let Some(setting) = push.or_else(|| section.get("push", &raw.push)) {
-        let policy = match setting.value().as_str() {
-            Some("mtls") => None,
-            _ => Some(setting.one_of(&[
-                ("none", PushPolicy::None),
-                ("token", PushPolicy::Token),
-                ("open", PushPolicy::Open),
-            ])?),
-        };
-        cache.push = policy.ok_or_else(|| setting.refuse(NO_MTLS))?;
+        cache.push = setting.one_of(&[
+            ("none", PushPolicy::None),
+            ("token", PushPolicy::Token),
+            ("mtls", PushPolicy::Certificate),
+            ("open", PushPolicy::Open),
+        ])?;
+        if cache.push == PushPolicy::Certificate && config.clients.is_empty() {
+            return Err(setting.refuse(NO_MTLS));
+        }
         let network = config.listen.iter().find(|address| !address.is_of_this_host());
         if let (PushPolicy::Open, false, Some(address)) =
             (cache.push, cache.push_open_to_network, network)
@@ -162,9 +163,16 @@ fn access(
             )));
         }
     }
-    section.set("pull", &raw.pull, &mut cache.pull, |setting| match setting.value().as_str() {
-        Some("mtls") => Err(setting.refuse(NO_MTLS)),
-        _ => setting.one_of(&[("public", PullPolicy::Public), ("token", PullPolicy::Token)]),
+    section.set("pull", &raw.pull, &mut cache.pull, |setting| {
+        let pull = setting.one_of(&[
+            ("public", PullPolicy::Public),
+            ("token", PullPolicy::Token),
+            ("mtls", PullPolicy::Certificate),
+        ])?;
+        match pull {
+            PullPolicy::Certificate if config.clients.is_empty() => Err(setting.refuse(NO_MTLS)),
+            _ => Ok(pull),
+        }
     })
 }
 

@@ -13,7 +13,7 @@ use super::raw::{Raw, RawBake, RawLimits, RawLog};
 use super::setting::Setting;
 use super::{Environment, Overrides, store, tls, zfs};
 use crate::http::listen::ListenAddress;
-use crate::tls::server::CertificateFiles;
+use crate::tls::server::TlsFiles;
 
 /// Makes the configuration out of `raw`, which was written at `origin`, and what overrides it.
 /// Relative paths of the file are taken from the directory the file is in.
@@ -49,6 +49,7 @@ pub(super) fn check(
     let mut config = Config {
         file: None,
         listen,
+        clients: tls::clients(raw, origin, tls.as_ref())?,
         tls,
         socket_mode: 0o660,
         caches: Vec::new(),
@@ -110,7 +111,7 @@ fn default_data_dir(environment: &Environment<'_>) -> Result<PathBuf, ConfigErro
 
 fn addresses(
     setting: &Setting,
-    files: Option<&CertificateFiles>,
+    files: Option<&TlsFiles>,
 ) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut addresses = Vec::new();
     for item in setting.list()? {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use crate::auth::certificate::ClientGrant;
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::ingest::Accept;
@@ -16,7 +17,7 @@ use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
 use crate::source::upstream::connect::Address;
-use crate::tls::server::CertificateFiles;
+use crate::tls::server::TlsFiles;
 use crate::zfs::DatasetName;
 
 /// The name of the cache that answers at `/`.
@@ -34,8 +35,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen; at least one.
     pub listen: Vec<ListenAddress>,
-    /// What is shown to those who come over TLS.
-    pub tls: Option<CertificateFiles>,
+    /// What is shown to those who come over TLS, and what they may show.
+    pub tls: Option<TlsFiles>,
+    /// What the names in client certificates may do.
+    pub clients: Vec<ClientGrant>,
     /// The mode of unix sockets that we make ourselves.
     pub socket_mode: u32,
     /// The host's own store, unless it was turned off.

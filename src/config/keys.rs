@@ -5,10 +5,10 @@ use serde::de::{Deserializer, Error as _, Visitor, value::Error};
 use toml::{Table, Value};
 
 use super::error::{ConfigError, Origin};
-use super::raw::{Raw, RawBake, RawCache, RawLimits, RawLog, RawStore, RawZfs};
+use super::raw::{Raw, RawBake, RawCache, RawClient, RawLimits, RawLog, RawStore, RawTls, RawZfs};
 use super::setting::Setting;
 
-/// Every key with its dots; the name of a cache is written `*`.
+/// Every key with its dots; the name of a cache, or of a client, is written `*`.
 pub(super) fn known_keys() -> Vec<String> {
     let mut keys = Vec::new();
     for (section, fields) in sections() {
@@ -28,10 +28,10 @@ pub(super) fn check(origin: &Origin, table: &Table) -> Result<(), ConfigError> {
             check_section(origin, section, name, name, fields)?;
             continue;
         }
-        // Only `cache.*` has a second part: a table for each cache.
-        for cache in section.keys() {
-            if let Some(settings) = find(origin, section, first, cache)? {
-                check_section(origin, settings, &join(first, cache), name, fields)?;
+        // `cache.*` and `client.*`: a table for each of them.
+        for one in section.keys() {
+            if let Some(settings) = find(origin, section, first, one)? {
+                check_section(origin, settings, &join(first, one), name, fields)?;
             }
         }
     }
@@ -87,11 +87,13 @@ fn closest(key: &str) -> Option<String> {
     (distance(&nearest) <= 1 + last(key).len() / 4).then(|| nearest.replace('*', "<name>"))
 }
 
-fn sections() -> [(&'static str, &'static [&'static str]); 7] {
+fn sections() -> [(&'static str, &'static [&'static str]); 9] {
     [
         ("", fields_of::<Raw>()),
         ("store", fields_of::<RawStore>()),
         ("cache.*", fields_of::<RawCache>()),
+        ("tls", fields_of::<RawTls>()),
+        ("client.*", fields_of::<RawClient>()),
         ("zfs", fields_of::<RawZfs>()),
         ("bake", fields_of::<RawBake>()),
         ("limits", fields_of::<RawLimits>()),
@@ -101,7 +103,8 @@ fn sections() -> [(&'static str, &'static [&'static str]); 7] {
 
 /// Whether `field` of the top level is a table that `sections` lists by itself.
 fn is_section(section: &str, field: &str) -> bool {
-    section.is_empty() && ["cache", "zfs", "bake", "limits", "log"].contains(&field)
+    section.is_empty()
+        && ["cache", "tls", "client", "zfs", "bake", "limits", "log"].contains(&field)
 }
 
 fn join(section: &str, key: &str) -> String {

@@ -22,6 +22,7 @@ pub(super) struct Raw {
     pub(super) landing_page: Option<Value>,
     pub(super) cache: BTreeMap<String, RawCache>,
     pub(super) tls: RawTls,
+    pub(super) client: BTreeMap<String, RawClient>,
     pub(super) zfs: RawZfs,
     pub(super) bake: RawBake,
     pub(super) limits: RawLimits,
@@ -66,6 +67,17 @@ pub(super) struct RawCache {
 pub(super) struct RawTls {
     pub(super) certificate: Option<Value>,
     pub(super) key: Option<Value>,
+    pub(super) client_ca: Option<Value>,
+    pub(super) client_crl: Option<Value>,
+}
+
+/// `[client.<name>]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawClient {
+    pub(super) names: Option<Value>,
+    pub(super) scopes: Option<Value>,
+    pub(super) caches: Option<Value>,
 }
 
 /// `[zfs]`.

@@ -91,6 +91,38 @@ fn a_wrong_type_is_reported_under_the_name_of_its_key() {
 }
 
 #[test]
+fn names_of_client_certificates_are_given_rights_where_an_authority_is_named() {
+    let tls = "[tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\nclient_ca = 'ca.pem'\nclient_crl = 'crl.pem'\n";
+    let client =
+        "[client.ci]\nnames = ['*.ci.example', 'CN=ops']\nscopes = ['push']\ncaches = ['team']\n";
+    let team = "[cache.team]\npush = 'mtls'\npull = 'token'\n";
+    let config = load_text(&format!("{tls}{client}{team}")).unwrap();
+    let [grant] = &config.clients[..] else { panic!("one grant: {:?}", config.clients) };
+    assert_eq!((grant.names.len(), grant.push, grant.pull), (2, true, false));
+    assert_eq!(grant.caches, Some(vec!["team".into()]));
+    assert_eq!(config.caches[1].push, PushPolicy::Certificate);
+    let clients = config.tls.unwrap().clients.unwrap();
+    assert_eq!(clients.authorities, Path::new("/etc/ca.pem"));
+    for (text, why) in [
+        (format!("{client}{team}"), "client.ci.names = ["),
+        (format!("{tls}{client}"), "there is no cache of this name"),
+        (
+            format!("{tls}[client.ci]\nnames = ['a']\n"),
+            "client.ci.scopes = \"none\": \"push\", \"pull\"",
+        ),
+        (format!("{tls}[client.ci]\nscopes = ['push']\n"), "at least one name"),
+        (format!("{tls}[client.ci]\nscopes = ['admin']\n"), "client.ci.scopes"),
+        (format!("{tls}[client.ci]\nnames = ['']\n"), "is expected"),
+        ("tls.client_ca = 'ca.pem'".into(), "it takes tls.certificate and tls.key"),
+        ("tls.client_crl = 'crl.pem'".into(), "it takes tls.client_ca"),
+        (format!("{tls}[client.ci]\nname = 1\n"), "did you mean client.<name>.names?"),
+    ] {
+        let error = load_text(&text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
+
+#[test]
 fn tls_takes_a_certificate_and_its_key_and_an_https_address_takes_both() {
     let both = "[tls]\ncertificate = 'c.pem'\nkey = '~/k.pem'\n";
     let config = load_text(&format!("listen = ['https://[::]:5443', '[::1]:1']\n{both}")).unwrap();
@@ -200,10 +232,10 @@ fn mistakes_are_one_line_that_says_what_is_allowed() {
         ),
         (
             "cache.a.push = 'opne'",
-            "cache.a.push = \"opne\": one of \"none\", \"token\", \"open\" is expected",
+            "cache.a.push = \"opne\": one of \"none\", \"token\", \"mtls\", \"open\" is expected",
         ),
-        ("cache.a.push = 'mtls'", "cache.a.push = \"mtls\": needs a TLS listener"),
-        ("cache.a.pull = 'mtls'", "cache.a.pull = \"mtls\": needs a TLS listener"),
+        ("cache.a.push = 'mtls'", "cache.a.push = \"mtls\": nobody could show a certificate"),
+        ("cache.a.pull = 'mtls'", "cache.a.pull = \"mtls\": nobody could show a certificate"),
         (
             "cache.a.trusted_keys = ['a-1:AAAA']",
             "cache.a.trusted_keys = \"a-1:AAAA\": a public key is expected, name:base64",

@@ -17,8 +17,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::error::Failure;
 use super::state::{State, Work};
 use super::views::Asked;
-use crate::auth::{Credential, Denial, Right};
-use crate::index::state::TokenRecord;
+use crate::auth::{Caller, Credential, Denial, Leave, Right};
 use crate::ingest::{Ingest, Pusher};
 use crate::native;
 use crate::source::cache::Cache;
@@ -73,24 +72,25 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// `token` is what it was decided by; `source` as in [`crate::auth::Gate::check`].
-    pub(super) fn new(
-        place: &Place<'_>,
-        token: Option<&TokenRecord>,
-        source: Option<IpAddr>,
-    ) -> Self {
-        let pusher = (place.right == Right::Push).then(|| Pusher::new(token, source));
+    /// `leave` is what it was decided by, `source` the address of the client, `None` a unix socket.
+    pub(super) fn new(place: &Place<'_>, leave: &Leave, source: Option<IpAddr>) -> Self {
+        let pusher = (place.right == Right::Push).then(|| match leave {
+            Leave::Open => Pusher::anybody(source),
+            Leave::Token(token) => Pusher::with_token(token, source),
+            Leave::Certificate(certificate) => {
+                Pusher::with_certificate(certificate.label(), source)
+            }
+        });
         Self { cache: Arc::clone(place.cache), pusher }
     }
 }
 
-/// Whether whoever shows `credential` may; the token that it was decided by.
+/// Whether the caller may, and by what it was decided.
 pub(super) async fn admit(
     state: &Arc<State>,
     place: &Place<'_>,
-    credential: &Credential,
-    source: Option<IpAddr>,
-) -> Result<Option<Arc<TokenRecord>>, Failure> {
+    caller: Caller<'_>,
+) -> Result<Leave, Failure> {
     let (cache, right) = (place.cache.name.as_str(), place.right);
     let denied = |denial: Denial| {
         state.metrics.denied(right.label(), denial.label());
@@ -100,9 +100,9 @@ pub(super) async fn admit(
         return Err(denied(Denial::ReadOnly));
     }
     if state.gate.is_open(cache, right) {
-        return Ok(None);
+        return Ok(Leave::Open);
     }
-    let admitted = match credential {
+    let admitted = match caller.credential {
         Credential::Token(_) if !state.gate.is_current() => {
             let shared = Arc::clone(state);
             let refreshed = state.blocking(Work::Small, move || shared.gate.refresh()).await?;
@@ -113,7 +113,7 @@ pub(super) async fn admit(
         }
         _ => Ok(()),
     };
-    let checked = admitted.and_then(|()| state.gate.check(cache, right, credential, source));
+    let checked = admitted.and_then(|()| state.gate.check(cache, right, caller));
     checked.map_err(denied)
 }
 

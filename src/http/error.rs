@@ -108,7 +108,13 @@ const fn status_of(denial: Denial) -> StatusCode {
         Denial::NoCredential | Denial::Wrong | Denial::Expired | Denial::Revoked => {
             StatusCode::UNAUTHORIZED
         }
-        Denial::OtherCache | Denial::MayNotPush | Denial::MayNotPull => StatusCode::FORBIDDEN,
+        Denial::NoCertificate
+        | Denial::CertificateExpired
+        | Denial::CertificateRevoked
+        | Denial::CertificateMayNot
+        | Denial::OtherCache
+        | Denial::MayNotPush
+        | Denial::MayNotPull => StatusCode::FORBIDDEN,
         Denial::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Denial::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }

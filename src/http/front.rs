@@ -25,12 +25,13 @@ use tower_service::Service as _;
 use super::auth::{Admitted, Place, admit, credential, keep_private};
 use super::body::FileBody;
 use super::error::Failure;
-use super::listen::{PatientBody, Peer, ReadOn};
+use super::listen::{Client, PatientBody, ReadOn};
 use super::nar::whole_file;
 use super::narinfo::text_response;
 use super::router::router;
 use super::state::{CountAs, State};
-use crate::index::state::TokenRecord;
+use crate::auth::certificate::ClientCertificate;
+use crate::auth::{Caller, Leave};
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
@@ -45,17 +46,20 @@ pub struct Front {
     router: Router,
     /// Where the requests come from; `None`: a unix socket.
     source: Option<IpAddr>,
+    /// What the connection began with, if it was shown one.
+    certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Front {
     /// Answers with what `state` has.
     pub fn new(state: Arc<State>) -> Self {
-        Self { router: router(Arc::clone(&state)), state, source: None }
+        Self { router: router(Arc::clone(&state)), state, source: None, certificate: None }
     }
 
     /// The same, for the requests of one connection.
-    pub fn for_peer(&self, peer: Peer) -> Self {
-        Self { source: peer.address(), ..self.clone() }
+    pub fn for_client(&self, client: Client) -> Self {
+        let Client { peer, certificate } = client;
+        Self { source: peer.address(), certificate, ..self.clone() }
     }
 
     /// Answers a request that was let in, or is about no cache.
@@ -63,10 +67,10 @@ impl Front {
         &self,
         mut request: Request<Incoming>,
         began: Instant,
-        admitted: Option<(Place<'_>, Option<&TokenRecord>)>,
+        admitted: Option<(Place<'_>, &Leave)>,
     ) -> FrontFuture {
         let line = self.state.log_requests.then(|| Line::of(&request));
-        if let Some((place, token)) = admitted {
+        if let Some((place, leave)) = admitted {
             if let Some(response) = self.memory_answer(&request, &place) {
                 self.state.metrics.answered(Route::NarInfo, began.elapsed());
                 if let Some(line) = line {
@@ -77,7 +81,7 @@ impl Front {
             if let Some(response) = self.open_file(&request, &place, began) {
                 return FrontFuture::Ready(Some(response));
             }
-            request.extensions_mut().insert(Admitted::new(&place, token, self.source));
+            request.extensions_mut().insert(Admitted::new(&place, leave, self.source));
         }
         let patience = self.state.body_timeout;
         let patient = |body| ReadOn::new(PatientBody::new(body, patience));
@@ -100,10 +104,9 @@ impl Front {
         };
         let is_public = self.state.gate.is_open(&place.cache.name, place.right);
         match self.leave(&place, &mut request).await {
-            Ok((token, cache)) => {
+            Ok((leave, cache)) => {
                 let place = Place { cache: &cache, view: None, ..place };
-                let mut response =
-                    self.answer(request, began, Some((place, token.as_deref()))).await?;
+                let mut response = self.answer(request, began, Some((place, &leave))).await?;
                 if !is_public {
                     keep_private(response.headers_mut());
                 }
@@ -117,19 +120,21 @@ impl Front {
         }
     }
 
-    /// The token that a request was let in by, and the cache or the view that it is answered from, of
+    /// What a request was let in by, and the cache or the view that it is answered from, of
     /// which it names nothing any more.
     async fn leave<B>(
         &self,
         place: &Place<'_>,
         request: &mut Request<B>,
-    ) -> Result<(Option<Arc<TokenRecord>>, Arc<Cache>), Failure> {
+    ) -> Result<(Leave, Arc<Cache>), Failure> {
         let shown = credential(request.headers());
-        let token = admit(&self.state, place, &shown, self.source).await?;
-        let Some(view) = &place.view else { return Ok((token, Arc::clone(place.cache))) };
+        let certificate = self.certificate.as_ref();
+        let caller = Caller { credential: &shown, certificate, source: self.source };
+        let leave = admit(&self.state, place, caller).await?;
+        let Some(view) = &place.view else { return Ok((leave, Arc::clone(place.cache))) };
         let cache = self.state.views.get(&self.state, place.cache, &view.snapshot).await?;
         view.take_out_of(request)?;
-        Ok((token, cache))
+        Ok((leave, cache))
     }
 
     /// The answer that memory gives, if it is a narinfo and memory knows.
@@ -222,7 +227,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             {
                 FrontFuture::Routed(Box::pin(self.clone().answer_if_admitted(request, began)))
             }
-            place => self.answer(request, began, place.map(|place| (place, None))),
+            place => self.answer(request, began, place.map(|place| (place, &Leave::Open))),
         }
     }
 }

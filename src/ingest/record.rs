@@ -51,7 +51,7 @@ impl Recorder {
             nar_hash: info.nar_hash,
             nar_size: info.nar_size,
             pusher: pusher.name.clone(),
-            token: pusher.token.clone(),
+            token: pusher.token().map(str::to_owned),
             address: pusher.address.clone(),
             at: now(),
         }));
@@ -82,7 +82,7 @@ impl Recorder {
             kept,
             refused,
             pusher: pusher.name.clone(),
-            token: pusher.token.clone(),
+            token: pusher.token().map(str::to_owned),
             address: pusher.address.clone(),
             at: now(),
         }));

@@ -4,20 +4,31 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// All of them.
 pub struct TlsMetrics {
-    /// Until when the certificate is valid, in seconds since 1970; 0 where there is none.
-    pub certificate_expiry: IntGauge,
+    /// Until when the certificate is valid that a listener shows, in seconds since 1970.
+    certificate_expiry: IntGaugeVec,
     /// Handshakes since the start, by result and version; set from the listener's own counts.
     pub handshakes: IntGaugeVec,
     reloads: IntCounterVec,
+    revocations: IntGauge,
 }
 
 impl TlsMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let certificate_expiry = register!(
             registry,
+            IntGaugeVec::new(
+                Opts::new(
+                    "snowbank_tls_certificate_expiry_timestamp_seconds",
+                    "Until when the certificate is valid that a listener shows.",
+                ),
+                &["listener"],
+            )
+        );
+        let revocations = register!(
+            registry,
             IntGauge::new(
-                "snowbank_tls_certificate_expiry_timestamp_seconds",
-                "Until when the certificate is valid; 0 where there is none.",
+                "snowbank_tls_revocations",
+                "Revoked certificates of clients in the lists that are loaded.",
             )
         );
         let handshakes = register!(
@@ -43,7 +54,13 @@ impl TlsMetrics {
         for result in ["ok", "failed"] {
             reloads.with_label_values(&[result]);
         }
-        Ok(Self { certificate_expiry, handshakes, reloads })
+        Ok(Self { certificate_expiry, handshakes, reloads, revocations })
+    }
+
+    /// Notes what is shown at `listener`, and how many certificates of clients are revoked.
+    pub fn shown(&self, listener: &str, not_after: i64, revocations: usize) {
+        self.certificate_expiry.with_label_values(&[listener]).set(not_after);
+        self.revocations.set(i64::try_from(revocations).unwrap_or(i64::MAX));
     }
 
     /// Notes that the certificate was read again, or that what is there now cannot be used.

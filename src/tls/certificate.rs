@@ -84,7 +84,7 @@ impl Certificate {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let failed = |source| CertificateError::Read { path: path.into(), source };
     let mut bytes = Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(failed)?;
@@ -128,6 +128,6 @@ fn validity(path: &Path, der: &CertificateDer<'_>) -> Result<(i64, i64), Certifi
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-fn malformed(path: &Path, what: String) -> CertificateError {
+pub(super) fn malformed(path: &Path, what: String) -> CertificateError {
     CertificateError::Malformed { path: path.into(), what }
 }

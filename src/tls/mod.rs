@@ -1,6 +1,7 @@
 //! TLS: what the server shows of itself, and how it changes while connections go on.
 
 pub mod certificate;
+pub mod client;
 pub mod files;
 pub mod server;
 

@@ -1,17 +1,20 @@
 //! What a TLS listener needs: the configuration that new connections get, and how it is exchanged.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
-use rustls::server::ServerSessionMemoryCache;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
 use super::PROTOCOLS;
 use super::certificate::{Certificate, CertificateError};
+use super::client::{self, ClientFiles};
 use super::files::Stamp;
+use crate::auth::certificate::{Revocations, Serial};
 
 /// Sessions of TLS 1.2 that can be gone on with; those of 1.3, and of 1.2 with tickets, take no memory.
 const SESSIONS: usize = 4096;
@@ -23,6 +26,15 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// The key, in PEM.
     pub key: PathBuf,
+}
+
+/// All that TLS is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// What is shown to clients.
+    pub certificate: CertificateFiles,
+    /// What clients may show; `None` asks them for nothing.
+    pub clients: Option<ClientFiles>,
 }
 
 /// Why nothing can be served over TLS.
@@ -41,31 +53,40 @@ pub enum TlsError {
 pub enum Reloaded {
     /// Nothing has changed.
     Same,
-    /// New connections get another certificate, valid until then, in seconds since 1970.
-    New(i64),
+    /// New connections get something else.
+    New,
 }
 
 /// TLS as a server speaks it. Connections keep what they began with.
 #[derive(Debug)]
 pub struct Tls {
-    files: CertificateFiles,
+    files: TlsFiles,
     provider: Arc<CryptoProvider>,
     current: RwLock<Current>,
+    revocations: Arc<Revocations>,
 }
 
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
     not_after: i64,
-    stamp: [Stamp; 2],
+    stamps: Vec<Stamp>,
+    revoked: HashSet<Serial>,
 }
 
 impl Tls {
     /// Reads the files. Blocks.
-    pub fn new(files: CertificateFiles) -> Result<Self, TlsError> {
+    pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let current = RwLock::new(read(&files, &provider)?);
-        Ok(Self { files, provider, current })
+        let mut current = read(&files, &provider)?;
+        let revocations = Arc::new(Revocations::default());
+        revocations.replace(std::mem::take(&mut current.revoked));
+        Ok(Self { files, provider, current: RwLock::new(current), revocations })
+    }
+
+    /// The certificates of clients that were revoked, as of the last look.
+    pub fn revocations(&self) -> Arc<Revocations> {
+        Arc::clone(&self.revocations)
     }
 
     /// What a connection that comes now gets.
@@ -81,31 +102,44 @@ impl Tls {
     /// Reads the files again if they have changed since they were last read with success. What cannot be
     /// used is an error, and changes nothing. Blocks.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
-        let before = self.current.read().unwrap_or_else(PoisonError::into_inner).stamp;
-        if stamps(&self.files) == before {
+        let unchanged = stamps(&self.files)
+            == self.current.read().unwrap_or_else(PoisonError::into_inner).stamps;
+        if unchanged {
             return Ok(Reloaded::Same);
         }
-        let new = read(&self.files, &self.provider)?;
-        let not_after = new.not_after;
+        let mut new = read(&self.files, &self.provider)?;
+        self.revocations.replace(std::mem::take(&mut new.revoked));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(Reloaded::New(not_after))
+        Ok(Reloaded::New)
     }
 }
 
-fn stamps(files: &CertificateFiles) -> [Stamp; 2] {
-    [Stamp::of(&files.certificate), Stamp::of(&files.key)]
+fn stamps(files: &TlsFiles) -> Vec<Stamp> {
+    let TlsFiles { certificate: CertificateFiles { certificate, key }, clients } = files;
+    let of_clients = clients.iter().flat_map(|clients| {
+        [Some(&clients.authorities), clients.revocations.as_ref()].into_iter().flatten()
+    });
+    [certificate, key].into_iter().chain(of_clients).map(|path| Stamp::of(path)).collect()
 }
 
-fn read(files: &CertificateFiles, provider: &Arc<CryptoProvider>) -> Result<Current, TlsError> {
+fn read(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Current, TlsError> {
     // Before they are read: what changes meanwhile is read again.
-    let stamp = stamps(files);
-    let certificate = Certificate::load(&files.certificate, &files.key, provider)?;
+    let stamps = stamps(files);
+    let CertificateFiles { certificate, key } = &files.certificate;
+    let certificate = Certificate::load(certificate, key, provider)?;
+    let trust = files.clients.as_ref().map(|files| client::trust(files, provider)).transpose()?;
+    let (verifier, revoked) = match trust {
+        Some(trust) => (trust.verifier, trust.revoked),
+        None => (WebPkiClientVerifier::no_client_auth(), HashSet::new()),
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.certified)));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    // A session is gone on with without a look at the client's certificate. With tickets of its own, the
+    // new configuration goes on with none that began under the old one.
     config.ticketer = Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    Ok(Current { config: Arc::new(config), not_after: certificate.not_after, stamp })
+    Ok(Current { config: Arc::new(config), not_after: certificate.not_after, stamps, revoked })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::auth::certificate::{NamePattern, Serial};
 use crate::auth::failures::MOST;
 use crate::auth::token::{Grant, issue};
 use crate::index::state::Revoked;
@@ -23,6 +24,7 @@ fn policies() -> BTreeMap<String, CachePolicy> {
         ("default", policy(PushPolicy::None, PullPolicy::Public)),
         ("open", policy(PushPolicy::Open, PullPolicy::Public)),
         ("team", policy(PushPolicy::Token, PullPolicy::Token)),
+        ("strict", policy(PushPolicy::Certificate, PullPolicy::Certificate)),
     ]
     .map(|(name, policy)| (name.to_owned(), policy))
     .into()
@@ -31,7 +33,34 @@ fn policies() -> BTreeMap<String, CachePolicy> {
 fn fixture() -> Fixture {
     let data = tempfile::tempdir().unwrap();
     let state = Arc::new(StateDb::open(data.path()).unwrap());
-    Fixture { data, gate: Gate::new(policies(), Some(state)) }
+    Fixture { data, gate: Gate::new(policies(), clients(), Some(state)) }
+}
+
+fn clients() -> Clients {
+    let grant = |pattern: &str, push, pull, caches: Option<&str>| ClientGrant {
+        names: vec![NamePattern::parse(pattern).unwrap()],
+        push,
+        pull,
+        caches: caches.map(|cache| vec![cache.to_owned()]),
+    };
+    let grants = vec![
+        grant("*.ci.example", true, false, Some("team")),
+        grant("reader.ci.example", false, true, None),
+    ];
+    Clients { grants, revocations: Arc::default() }
+}
+
+fn certificate(name: &str, not_after: i64) -> Arc<ClientCertificate> {
+    Arc::new(ClientCertificate {
+        names: vec![name.into()],
+        common_name: None,
+        not_after,
+        serial: Serial { issuer: b"authority".to_vec(), number: name.as_bytes().to_vec() },
+    })
+}
+
+fn caller(credential: &Credential) -> Caller<'_> {
+    Caller { credential, certificate: None, source: SOURCE }
 }
 
 fn seconds_from_now(seconds: i64) -> i64 {
@@ -66,7 +95,8 @@ impl Fixture {
         if !self.gate.is_current() {
             self.gate.refresh().unwrap();
         }
-        self.gate.check(cache, right, shown, SOURCE).map(|token| token.is_some())
+        let leave = self.gate.check(cache, right, caller(shown));
+        leave.map(|leave| !matches!(leave, Leave::Open))
     }
 }
 
@@ -91,7 +121,8 @@ fn a_token_opens_its_caches_for_its_scopes_and_nothing_else() {
         assert_eq!(fixture.check("team", right, &Credential::None), Err(Denial::NoCredential));
         assert_eq!(fixture.check("team", right, &Credential::Several), Err(Denial::Several));
     }
-    let record = fixture.gate.check("team", Right::Push, &good, SOURCE).unwrap().unwrap();
+    let leave = fixture.gate.check("team", Right::Push, caller(&good)).unwrap();
+    let Leave::Token(record) = leave else { panic!("by a token: {leave:?}") };
     assert_eq!((record.id.as_str(), record.name.as_str()), (id.as_str(), "runner"));
     let (everywhere, _) = fixture.token(Grant { caches: None, ..grant() });
     assert_eq!(fixture.check("team", Right::Push, &everywhere), Ok(true));
@@ -180,22 +211,75 @@ fn wrong_tokens_are_slowed_down_and_good_ones_and_none_are_not() {
     assert_eq!(check(&good), Ok(true));
     assert_eq!(check(&Credential::None), Err(Denial::NoCredential));
     assert_eq!(check(&expired), Err(Denial::Expired));
-    let elsewhere = fixture.gate.check("team", Right::Push, &credential(&guess), None);
+    let elsewhere = fixture.gate.check(
+        "team",
+        Right::Push,
+        Caller { source: None, ..caller(&credential(&guess)) },
+    );
     assert_eq!(elsewhere, Err(Denial::Wrong));
 }
 
 #[test]
 fn without_a_database_only_what_needs_none_is_allowed() {
-    let gate = Gate::new(policies(), None);
+    let gate = Gate::new(policies(), clients(), None);
     let (text, _) = issue(grant()).unwrap();
     assert!(gate.is_current() && gate.refresh().is_ok());
     for shown in [credential(&text), Credential::None, Credential::Unreadable] {
-        let check = |cache, right| gate.check(cache, right, &shown, SOURCE);
-        assert_eq!(check("default", Right::Pull), Ok(None));
+        let check = |cache, right| gate.check(cache, right, caller(&shown));
+        assert_eq!(check("default", Right::Pull), Ok(Leave::Open));
         assert_eq!(check("default", Right::Push), Err(Denial::NoPushes));
         for (cache, right) in [("open", Right::Push), ("team", Right::Pull), ("team", Right::Push)]
         {
             assert_eq!(check(cache, right), Err(Denial::Unavailable), "{cache}");
         }
     }
+}
+
+#[test]
+fn a_certificate_may_what_its_names_may_and_no_token_takes_its_place_where_one_is_asked_for() {
+    let fixture = fixture();
+    let (none, later) = (Credential::None, seconds_from_now(60));
+    let (token, _) = fixture.token(Grant { caches: None, ..grant() });
+    let check = |cache: &str, right, name: &str, shown: &Credential| {
+        let certificate = certificate(name, later);
+        let caller = Caller { certificate: Some(&certificate), ..caller(shown) };
+        fixture.gate.refresh().unwrap();
+        fixture.gate.check(cache, right, caller).map(|leave| matches!(leave, Leave::Certificate(_)))
+    };
+    let (runner, reader) = ("runner-1.ci.example", "reader.ci.example");
+    assert_eq!(check("team", Right::Push, runner, &none), Ok(true));
+    assert_eq!(check("team", Right::Pull, runner, &none), Err(Denial::CertificateMayNot));
+    assert_eq!(check("team", Right::Pull, reader, &none), Ok(true));
+    assert_eq!(check("strict", Right::Pull, reader, &none), Ok(true));
+    assert_eq!(check("strict", Right::Push, runner, &none), Err(Denial::CertificateMayNot));
+    assert_eq!(
+        check("team", Right::Push, "stranger.example", &none),
+        Err(Denial::CertificateMayNot)
+    );
+    // A token makes up for a certificate that may not, unless only certificates are taken.
+    assert_eq!(check("team", Right::Pull, runner, &token), Ok(false));
+    assert_eq!(check("strict", Right::Push, runner, &token), Err(Denial::CertificateMayNot));
+    assert_eq!(fixture.check("strict", Right::Push, &token), Err(Denial::NoCertificate));
+    // What needs nothing needs no certificate, and what nobody may nobody may.
+    assert_eq!(check("open", Right::Push, runner, &none), Ok(false));
+    assert_eq!(check("default", Right::Push, runner, &none), Err(Denial::NoPushes));
+}
+
+#[test]
+fn a_certificate_that_ends_or_is_revoked_while_its_connection_goes_on_is_good_for_nothing() {
+    let fixture = fixture();
+    let check = |certificate: &Arc<ClientCertificate>| {
+        let caller = Caller { certificate: Some(certificate), ..caller(&Credential::None) };
+        fixture.gate.check("team", Right::Push, caller).map(drop)
+    };
+    let ended = certificate("runner-1.ci.example", seconds_from_now(-1));
+    assert_eq!(check(&ended), Err(Denial::CertificateExpired));
+    let good = certificate("runner-1.ci.example", seconds_from_now(60));
+    assert_eq!(check(&good), Ok(()));
+    let revocations = &fixture.gate.clients.revocations;
+    revocations.replace([good.serial.clone()].into());
+    assert_eq!(revocations.count(), 1);
+    assert_eq!(check(&good), Err(Denial::CertificateRevoked));
+    revocations.replace([Serial { issuer: b"another".to_vec(), ..good.serial.clone() }].into());
+    assert_eq!(check(&good), Ok(()));
 }

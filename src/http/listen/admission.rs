@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::{ConnectionStats, ListenLimits};
+use crate::auth::certificate::ClientCertificate;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,15 @@ impl Peer {
             Self::Unix => None,
         }
     }
+}
+
+/// Whose requests come over a connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// What it showed when the connection began, its chain verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// Counts connections.

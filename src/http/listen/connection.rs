@@ -22,25 +22,30 @@ use super::head::HeadScanner;
 use super::secure;
 use super::socket::{Accepted, Transport};
 use super::track::{Progress, Tracked};
-use super::{Shared, Stage, reached};
+use super::{Client, Shared, Stage, reached};
 
 /// Serves a connection until either side ends it, or the server does.
-pub(super) async fn serve<S, B>(
+pub(super) async fn serve<F, S, B>(
     accepted: Accepted,
-    service: S,
+    service_for: Arc<F>,
     shared: Arc<Shared>,
     stage: watch::Receiver<Stage>,
 ) where
+    F: Fn(Client) -> S,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let Some(config) = accepted.tls else {
-        return over_http1(accepted.socket, service, &shared, stage).await;
+    let Accepted { socket, peer, tls } = accepted;
+    let Some(config) = tls else {
+        let service = service_for(Client { peer, certificate: None });
+        return over_http1(socket, service, &shared, stage).await;
     };
-    let Some(stream) = secure::handshake(accepted.socket, config, &shared).await else { return };
+    let Some(stream) = secure::handshake(socket, config, &shared).await else { return };
+    let certificate = secure::client_certificate(&stream).map(Arc::new);
+    let service = service_for(Client { peer, certificate });
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => over_http2(stream, service, &shared, stage).await,
         _ => over_http1(stream, service, &shared, stage).await,

@@ -39,7 +39,7 @@ mod tests;
 mod track;
 
 pub use address::{AddressError, ListenAddress};
-pub use admission::Peer;
+pub use admission::{Client, Peer};
 pub use body::{PatientBody, ReadOn, RequestBodyError};
 pub use socket::{BindError, Listeners};
 
@@ -128,7 +128,7 @@ pub enum Stage {
 /// Accepts and serves connections until `stage` says to stop, and returns when the last is gone or the
 /// drain deadline has passed.
 ///
-/// `service_for` is called once a connection, so that what is known about the peer costs nothing a
+/// `service_for` is called once a connection, so that what is known about the client costs nothing a
 /// request. Dropping the sender of `stage` is the same as [`Stage::Aborting`].
 pub async fn serve<F, S, B>(
     listeners: Listeners,
@@ -137,7 +137,7 @@ pub async fn serve<F, S, B>(
     stage: watch::Receiver<Stage>,
     service_for: F,
 ) where
-    F: Fn(Peer) -> S,
+    F: Fn(Client) -> S + Send + Sync + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -148,6 +148,7 @@ pub async fn serve<F, S, B>(
     let shared = Arc::new(Shared::new(limits, stats));
     // The connections have a channel of their own, because the drain deadline ends them as well.
     let (connections, connection_stage) = watch::channel(Stage::Serving);
+    let service_for = Arc::new(service_for);
     let accepting = accept(listeners, &admission, &shared, &connection_stage, &service_for);
     tokio::select! {
         never = accepting => match never {},
@@ -234,10 +235,10 @@ async fn accept<F, S, B>(
     admission: &Arc<Admission>,
     shared: &Arc<Shared>,
     stage: &watch::Receiver<Stage>,
-    service_for: &F,
+    service_for: &Arc<F>,
 ) -> Infallible
 where
-    F: Fn(Peer) -> S,
+    F: Fn(Client) -> S + Send + Sync + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -255,8 +256,9 @@ where
                     tracing::debug!(?peer, "refused a connection: its address has too many");
                     continue;
                 };
+                let service_for = service_for.clone();
                 let served =
-                    connection::serve(accepted, service_for(peer), shared.clone(), stage.clone());
+                    connection::serve(accepted, service_for, shared.clone(), stage.clone());
                 tokio::spawn(async move {
                     served.await;
                     drop(admitted);

@@ -11,6 +11,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::socket::Socket;
+use crate::auth::certificate::ClientCertificate;
+use crate::tls::client;
 
 /// The first byte of each TLS connection: a record that belongs to a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
@@ -50,6 +52,14 @@ pub(super) async fn handshake(
             None
         }
     }
+}
+
+/// What the client showed of itself, if it did. One that cannot be read is none: nothing is allowed by it.
+pub(super) fn client_certificate(stream: &TlsStream<Socket>) -> Option<ClientCertificate> {
+    let shown = stream.get_ref().1.peer_certificates()?.first()?;
+    client::read(shown)
+        .inspect_err(|error| tracing::warn!(%error, "a client certificate cannot be read"))
+        .ok()
 }
 
 /// `None` where something else than TLS was spoken, and an answer given.

@@ -50,7 +50,7 @@ impl Server {
         let serving = tokio::spawn({
             let (stats, gate) = (stats.clone(), gate.clone());
             async move {
-                let service = |_| {
+                let service = move |_| {
                     let gate = gate.clone();
                     service_fn(move |request| answer(request, gate.clone()))
                 };
