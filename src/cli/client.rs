@@ -8,7 +8,8 @@ use clap::Args;
 use super::CommandError;
 use crate::client::closure::LocalPaths;
 use crate::client::credentials::Token;
-use crate::client::remote::{Destination, Remote};
+use crate::client::identity::Identity;
+use crate::client::remote::{Destination, Remote, RemoteUrlError};
 use crate::codec::seekable;
 use crate::config::{self, Environment};
 use crate::source::local::StoreLayout;
@@ -28,6 +29,14 @@ pub(super) struct ServerArguments {
     /// password that a netrc has for the host (NETRC, ~/.netrc, /etc/nix/netrc)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// The client certificate to show, in PEM, for a server that asks for one; read again when it changes
+    #[arg(long, value_name = "FILE", env = "SNOWBANK_TLS_CERTIFICATE")]
+    tls_certificate: Option<PathBuf>,
+
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", env = "SNOWBANK_TLS_PRIVATE_KEY")]
+    tls_private_key: Option<PathBuf>,
 }
 
 /// Which store to push from.
@@ -77,12 +86,14 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 impl ServerArguments {
-    /// The cache, with whatever token there is for it.
+    /// The cache, with whatever token and certificate there is for it.
     pub(super) fn remote(&self, connections: usize) -> Result<Remote, CommandError> {
         let lookup = |name: &str| std::env::var_os(name);
         let destination = Destination::parse(&self.to, self.cache.as_deref())?;
         let token = Token::find(self.token_file.as_deref(), destination.host(), &lookup)?;
-        Ok(Remote::new(&destination, token, connections, &lookup)?)
+        let (certificate, key) = (self.tls_certificate.as_deref(), self.tls_private_key.as_deref());
+        let identity = Identity::find(certificate, key).map_err(RemoteUrlError::from)?;
+        Ok(Remote::new(&destination, token, identity, connections, &lookup)?)
     }
 }
 

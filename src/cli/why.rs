@@ -121,6 +121,8 @@ fn who(name: &str, token: Option<&str>, address: &str) -> String {
     match token {
         Some(token) if token == name => format!("token {token} from {address}"),
         Some(token) => format!("{name} with token {token} from {address}"),
+        // Whoever shows nothing is known by the address alone.
+        None if name != address => format!("{name} with a certificate from {address}"),
         None => format!("{address}, without a token"),
     }
 }

@@ -7,6 +7,7 @@ mod daemon;
 pub mod events;
 mod hold;
 pub mod hook;
+pub mod identity;
 pub mod notice;
 pub mod progress;
 pub mod push;

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -15,14 +16,16 @@ use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::credentials::Token;
+use super::identity::{Identity, IdentityError};
 use crate::native::{
     self, CommitRequest, CommitResponse, FinishUpload, MissingRequest, MissingResponse, NewUpload,
     Refusal, Refusals, UploadState,
 };
 use crate::nix::hash::Sha256;
 use crate::source::upstream::connect::{
-    self, Address, AddressError, AuthoritiesError, STALL_TIMEOUT,
+    Address, AddressError, AuthoritiesError, Connector, STALL_TIMEOUT,
 };
+use crate::tls::files::Stamp;
 
 /// How long the server may think where it has to hash or write before it answers.
 const WORK_TIMEOUT: Duration = Duration::from_secs(900);
@@ -34,7 +37,10 @@ const MAX_REASON: usize = 500;
 /// A cache on a server.
 #[derive(Debug)]
 pub struct Remote {
-    agent: Agent,
+    connector: Connector,
+    identity: Option<Identity>,
+    /// With the files of the identity that it shows.
+    current: Mutex<(Agent, Option<[Stamp; 2]>)>,
     /// `http://host:port`, with `/c/<name>` where it is not the default cache.
     base: String,
     token: Option<Token>,
@@ -63,17 +69,17 @@ pub enum RemoteError {
         /// What it said.
         refusals: Refusals,
     },
-    /// It wants another token, or one at all.
+    /// It wants another token or client certificate, or one at all.
     #[error(
-        "{url}: HTTP {status}: {}{}", advice(*.has_token), reason(.refusals)
+        "{url}: HTTP {status}: {}{}", advice(*.has_shown), reason(.refusals)
     )]
     Unauthorised {
         /// The cache.
         url: String,
         /// 401 or 403.
         status: u16,
-        /// Whether a token was shown.
-        has_token: bool,
+        /// Whether a token was shown, or a certificate would have been.
+        has_shown: bool,
         /// What it said.
         refusals: Refusals,
     },
@@ -109,6 +115,9 @@ pub enum RemoteUrlError {
     /// The certificate authorities cannot be read.
     #[error(transparent)]
     Authorities(#[from] AuthoritiesError),
+    /// The client certificate cannot be shown.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 impl RemoteError {
@@ -163,11 +172,28 @@ impl Remote {
     pub fn new(
         Destination(address): &Destination,
         token: Option<Token>,
+        identity: Option<Identity>,
         connections: usize,
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, RemoteUrlError> {
-        let agent = connect::agent(address, connections, 0, lookup)?;
-        Ok(Self { agent, base: address.url().to_owned(), token })
+        let connector = Connector::new(address, connections, 0, lookup)?;
+        let stamps = identity.as_ref().map(Identity::stamps);
+        let certificate = identity.as_ref().map(Identity::read).transpose()?;
+        let current = Mutex::new((connector.agent(certificate), stamps));
+        Ok(Self { connector, identity, current, base: address.url().to_owned(), token })
+    }
+
+    /// What makes connections now. Where the client certificate was renewed, new ones show the new one; where
+    /// that cannot be read, which may be because it is just being written, the last one serves.
+    fn agent(&self) -> Agent {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = self.identity.as_ref().map(Identity::stamps);
+        if let Some(identity) = self.identity.as_ref().filter(|_| stamps != current.1)
+            && let Ok(certificate) = identity.read()
+        {
+            *current = (self.connector.agent(Some(certificate)), stamps);
+        }
+        current.0.clone()
     }
 
     /// The cache's address.
@@ -264,14 +290,15 @@ impl Remote {
         if let Some(token) = &self.token {
             request = request.header("authorization", token.bearer().as_str());
         }
+        let agent = self.agent();
         let response = match body {
             Some(body) => request.body(body).map_err(ureq::Error::from).and_then(|request| {
-                let request = self.agent.configure_request(request);
-                self.agent.run(request.timeout_per_read(Some(patience)).build())
+                let request = agent.configure_request(request);
+                agent.run(request.timeout_per_read(Some(patience)).build())
             }),
             None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
-                let request = self.agent.configure_request(request);
-                self.agent.run(request.timeout_per_read(Some(patience)).build())
+                let request = agent.configure_request(request);
+                agent.run(request.timeout_per_read(Some(patience)).build())
             }),
         };
         self.understand(response.map_err(|error| self.network(&error))?)
@@ -297,8 +324,8 @@ impl Remote {
         let refusals = refusals(status, body);
         match code {
             401 | 403 => {
-                let has_token = self.token.is_some();
-                RemoteError::Unauthorised { url, status: code, has_token, refusals }
+                let has_shown = self.token.is_some() || self.identity.is_some();
+                RemoteError::Unauthorised { url, status: code, has_shown, refusals }
             }
             501 | 505 => RemoteError::Refused { url, status: code, refusals },
             408 | 429 | 500..=599 => {
@@ -371,11 +398,12 @@ fn reason(refusals: &Refusals) -> String {
     format!(": {path}{}{more}", first.reason)
 }
 
-const fn advice(has_token: bool) -> &'static str {
-    if has_token {
-        "the token may not push here; ask for one with the scope push of this cache"
+const fn advice(has_shown: bool) -> &'static str {
+    if has_shown {
+        "what was shown may not push here; ask for a token with the scope push of this cache"
     } else {
-        "a token is needed; give it with --token-file, SNOWBANK_TOKEN_FILE or a netrc"
+        "a token or a client certificate is needed; give it with --token-file, SNOWBANK_TOKEN_FILE, a netrc or \
+         --tls-certificate"
     }
 }
 

@@ -48,4 +48,5 @@ mod service;
 mod substitute;
 mod support;
 mod tls;
+mod tls_clients;
 mod views;

@@ -21,18 +21,23 @@ use crate::support::{
 };
 
 /// A server that has a bank and listens with TLS and without.
-struct Secure {
-    authority: Authority,
-    server: Server,
+pub(crate) struct Secure {
+    pub(crate) authority: Authority,
+    pub(crate) server: Server,
     _directory: DataDirectory,
     _own: Scratch,
 }
 
-/// How a server is set up that shows `issued`, with more lines of its configuration.
-fn setup(issued: &Issued, directory: &DataDirectory, own: &Scratch, more: &str) -> Setup {
+/// How a server is set up that shows `issued`, with more lines of its configuration, and of `[tls]`.
+fn setup(
+    issued: &Issued,
+    directory: &DataDirectory,
+    own: &Scratch,
+    (more, of_tls): (&str, &str),
+) -> Setup {
     let config = own.path().join("snowbank.toml");
     let (certificate, key) = (issued.certificate.display(), issued.key.display());
-    let text = format!("{more}\n[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+    let text = format!("{more}\n[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n{of_tls}");
     fs::write(&config, text).unwrap();
     Setup::on(&directory.data)
         .bank_only(&fixtures().store)
@@ -43,13 +48,18 @@ fn setup(issued: &Issued, directory: &DataDirectory, own: &Scratch, more: &str) 
 
 impl Secure {
     fn start(more: &str) -> Self {
+        Self::start_with(more, "")
+    }
+
+    /// With more lines of the configuration, and of `[tls]`.
+    pub(crate) fn start_with(more: &str, of_tls: &str) -> Self {
         let (authority, own) = (Authority::new(), tempdir());
         let directory = data_directory(&fixtures().bank("zstd"));
-        let server = setup(&authority.issue("server"), &directory, &own, more).start();
+        let server = setup(&authority.issue("server"), &directory, &own, (more, of_tls)).start();
         Self { authority, server, _directory: directory, _own: own }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.server.lines_after("listening on https://")[0].parse().unwrap()
     }
 
@@ -58,7 +68,7 @@ impl Secure {
     }
 
     /// curl, which ends with an error for a status of 400 or more.
-    fn curl(&self, words: &[&str], path: &str) -> Outcome {
+    pub(crate) fn curl(&self, words: &[&str], path: &str) -> Outcome {
         let mut order = command("curl");
         order.args(["--silent", "--show-error", "--fail", "--max-time", "60", "--cacert"]);
         order.arg(self.authority.bundle()).args(words).arg(format!("{}{path}", self.url()));
@@ -66,7 +76,7 @@ impl Secure {
     }
 
     /// `openssl s_client` that says nothing itself; what it is told of the connection.
-    fn openssl(&self, words: &[&str]) -> Outcome {
+    pub(crate) fn openssl(&self, words: &[&str]) -> Outcome {
         let mut order = command("openssl");
         let address = self.address().to_string();
         order.args(["s_client", "-connect", &address, "-servername", "localhost", "-CAfile"]);
@@ -74,7 +84,7 @@ impl Secure {
         run(&mut order, 60)
     }
 
-    fn handshakes(&self, labels: &str) -> f64 {
+    pub(crate) fn handshakes(&self, labels: &str) -> f64 {
         self.server.metric("snowbank_tls_handshakes", labels)
     }
 }
@@ -246,7 +256,7 @@ fn a_server_whose_certificate_cannot_be_used_says_why_and_does_not_start() {
     let directory = data_directory(&fixtures().bank("zstd"));
     let (one, other) = (authority.issue("one"), authority.issue("other"));
     let refused = |issued: &Issued, why: &str| {
-        let order = setup(issued, &directory, &own, "");
+        let order = setup(issued, &directory, &own, ("", ""));
         let (status, said) = order.try_start(std::process::Stdio::null(), 2).err().unwrap();
         assert_eq!(status.code(), Some(1), "{said}");
         assert!(said.contains(why), "{said}");

@@ -10,7 +10,7 @@ fn nothing(_: &str) -> Option<OsString> {
 }
 
 fn remote(url: &str) -> Remote {
-    Remote::new(&Destination::parse(url, None).unwrap(), None, 1, &nothing).unwrap()
+    Remote::new(&Destination::parse(url, None).unwrap(), None, None, 1, &nothing).unwrap()
 }
 
 fn classify(status: u16, headers: &[(&'static str, &str)], body: &str) -> RemoteError {
@@ -119,7 +119,9 @@ fn an_answer_that_is_not_snowbanks_is_no_reason_to_ask_again() {
 fn certificate_authorities_that_cannot_be_read_are_named() {
     let lookup = |name: &str| (name == "NIX_SSL_CERT_FILE").then(|| "/nonexistent/ca".into());
     let destination = Destination::parse("https://h", None).unwrap();
-    let error = Remote::new(&destination, None, 1, &lookup).unwrap_err().to_string();
+    let error = Remote::new(&destination, None, None, 1, &lookup).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/ca"), "{error}");
-    assert!(Remote::new(&Destination::parse("http://h", None).unwrap(), None, 1, &lookup).is_ok());
+    assert!(
+        Remote::new(&Destination::parse("http://h", None).unwrap(), None, None, 1, &lookup).is_ok()
+    );
 }

@@ -70,7 +70,7 @@ impl Server {
 
     pub(in super::super) fn remote(&self) -> Remote {
         let destination = Destination::parse(&self.address, None).unwrap();
-        Remote::new(&destination, None, 4, &|_| None).unwrap()
+        Remote::new(&destination, None, None, 4, &|_| None).unwrap()
     }
 
     pub(in super::super) fn state(&self) -> MutexGuard<'_, State> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ureq::Agent;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,33 +70,50 @@ impl Address {
     }
 }
 
-/// How connections to an address are made; nothing is sent yet. A connection must come about in 10 s, and
-/// then move at least some bytes every 60 s. `connections` are kept when they are idle, and at most
-/// `redirects` are followed. `lookup` reads the environment: the certificate authorities are where Nix
-/// looks for them.
-pub fn agent(
-    address: &Address,
+/// How connections to an address are made. A connection must come about in 10 s, and then move at least some
+/// bytes every 60 s.
+#[derive(Debug)]
+pub struct Connector {
     connections: usize,
     redirects: u32,
-    lookup: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Agent, AuthoritiesError> {
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(redirects)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("snowbank/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(STALL_TIMEOUT))
-        .timeout_per_write(Some(STALL_TIMEOUT))
-        .max_idle_age(IDLE_AGE)
-        .max_idle_connections(connections)
-        .max_idle_connections_per_host(connections);
-    // Reading a bundle of some hundred certificates takes a while, and plain HTTP needs none.
-    if address.base.starts_with("https:") {
-        let authorities = authorities(lookup)?;
-        config = config.tls_config(TlsConfig::builder().root_certs(authorities).build());
+    /// Where it is spoken to over TLS.
+    authorities: Option<RootCerts>,
+}
+
+impl Connector {
+    /// For an address; nothing is sent. `connections` are kept when they are idle, and at most `redirects` are
+    /// followed. `lookup` reads the environment: the certificate authorities are where Nix looks for them.
+    pub fn new(
+        address: &Address,
+        connections: usize,
+        redirects: u32,
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, AuthoritiesError> {
+        // Reading a bundle of some hundred certificates takes a while, and plain HTTP needs none.
+        let is_tls = address.base.starts_with("https:");
+        let authorities = is_tls.then(|| authorities(lookup)).transpose()?;
+        Ok(Self { connections, redirects, authorities })
     }
-    Ok(config.build().new_agent())
+
+    /// What makes these connections; over TLS, `certificate` is shown where it is asked for.
+    pub fn agent(&self, certificate: Option<ClientCert>) -> Agent {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(self.redirects)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("snowbank/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_per_write(Some(STALL_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
+            .max_idle_connections(self.connections)
+            .max_idle_connections_per_host(self.connections);
+        if let Some(authorities) = &self.authorities {
+            let tls = TlsConfig::builder().root_certs(authorities.clone());
+            config = config.tls_config(tls.client_cert(certificate).build());
+        }
+        config.build().new_agent()
+    }
 }
 
 /// The certificate authorities that Nix would trust.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use ureq::Agent;
 use ureq::http::StatusCode;
 
-use self::connect::{Address, AuthoritiesError};
+use self::connect::{Address, AuthoritiesError, Connector};
 use crate::codec::{Compression, UnknownCompression};
 use crate::nix::narinfo::{MAX_TEXT, NarInfo, NarInfoError};
 use crate::nix::store_path::{StoreDir, StorePathHash};
@@ -79,7 +79,7 @@ impl Upstream {
         address: Address,
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, AuthoritiesError> {
-        let agent = connect::agent(&address, CONNECTIONS, REDIRECTS, lookup)?;
+        let agent = Connector::new(&address, CONNECTIONS, REDIRECTS, lookup)?.agent(None);
         Ok(Self { address, agent })
     }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 use super::nix::{Scratch, tempdir};
@@ -45,19 +46,65 @@ impl Authority {
 
     /// A certificate for this machine, as `name.pem` and `name.key`, in the place of what is there.
     pub(crate) fn issue(&self, name: &str) -> Issued {
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        self.issue_as(name, &["localhost", "127.0.0.1"], usage, |_| ())
+    }
+
+    /// One for a client with these alternative names; `change` has the last word.
+    pub(crate) fn issue_client(
+        &self,
+        name: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
+        self.issue_as(name, names, ExtendedKeyUsagePurpose::ClientAuth, change)
+    }
+
+    pub(crate) fn issue_as(
+        &self,
+        name: &str,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2099, 1, 1);
         params.use_authority_key_identifier_extension = true;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let issued = self.files(name);
         put(&issued.key, &key.serialize_pem());
         put(&issued.certificate, &certificate.pem());
         issued
+    }
+
+    /// Where the list of revoked certificates lies, once there is one.
+    pub(crate) fn revocations(&self) -> PathBuf {
+        self.own.path().join("crl.pem")
+    }
+
+    /// Puts a list of revoked certificates there, of these serial numbers.
+    pub(crate) fn revoke(&self, serials: &[u64]) {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2021, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        put(&self.revocations(), &list.signed_by(&self.issuer).unwrap().pem().unwrap());
     }
 
     /// Where a certificate of this name lies.
