@@ -49,4 +49,5 @@ mod substitute;
 mod support;
 mod tls;
 mod tls_clients;
+mod tls_proxies;
 mod views;

@@ -47,7 +47,7 @@ fn setup(
 }
 
 impl Secure {
-    fn start(more: &str) -> Self {
+    pub(crate) fn start(more: &str) -> Self {
         Self::start_with(more, "")
     }
 
@@ -63,7 +63,7 @@ impl Secure {
         self.server.lines_after("listening on https://")[0].parse().unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}", self.address().port())
     }
 
@@ -89,7 +89,7 @@ impl Secure {
     }
 }
 
-fn ordinary() -> Vec<&'static StorePath> {
+pub(crate) fn ordinary() -> Vec<&'static StorePath> {
     ORDINARY.iter().map(|name| path(name)).collect()
 }
 

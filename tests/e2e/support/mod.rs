@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod bad_disk;
 pub(crate) mod bank;
 pub(crate) mod fixtures;
+pub(crate) mod front;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod made;

@@ -1,0 +1,156 @@
+//! nginx and Caddy before a server, over TLS, as README.md says to set them up.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{
+    PATIENCE,
+    authority::Issued,
+    command,
+    nix::{Scratch, tempdir},
+};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Nginx,
+    Caddy,
+}
+
+/// A proxy that is ended with the test.
+pub(crate) struct Front {
+    process: Child,
+    port: u16,
+    own: Scratch,
+}
+
+impl Front {
+    #[track_caller]
+    pub(crate) fn start(kind: Kind, issued: &Issued, to: SocketAddr) -> Self {
+        // Neither can be told to take any port, so somebody else may be faster.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut front = Self::start_on(kind, issued, to, port);
+            if front.listens() {
+                return front;
+            }
+        }
+        panic!("{kind:?} did not start");
+    }
+
+    fn start_on(kind: Kind, issued: &Issued, to: SocketAddr, port: u16) -> Self {
+        let own = tempdir();
+        let file = own.path().join("config");
+        let mut order = match kind {
+            Kind::Nginx => {
+                fs::write(&file, nginx(issued, to, port, &own)).unwrap();
+                let mut order = command("nginx");
+                order.arg("-p").arg(own.path()).arg("-c").arg(&file);
+                // Root's nginx would hand its files to an account of Debian's.
+                order.args(["-e", "stderr", "-g", "daemon off;"]);
+                order
+            }
+            Kind::Caddy => {
+                fs::write(&file, caddy(issued, to, port)).unwrap();
+                let mut order = command("caddy");
+                order.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
+                order.env("HOME", own.path()).env("XDG_DATA_HOME", own.path());
+                order.env("XDG_CONFIG_HOME", own.path());
+                order
+            }
+        };
+        let log = fs::File::create(own.path().join("log")).unwrap();
+        order.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self { process: order.spawn().unwrap(), port, own }
+    }
+
+    fn listens(&mut self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none() {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("{}", self.log());
+        false
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.own.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // nginx has workers, which end with their master if that is told and not killed.
+        let process = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
+
+fn nginx(issued: &Issued, to: SocketAddr, port: u16, own: &Scratch) -> String {
+    let (certificate, key) = (issued.certificate.display(), issued.key.display());
+    let own = own.path().display();
+    format!(
+        "user {user};
+pid {own}/pid;
+worker_processes 2;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {own}/body;
+  proxy_temp_path {own}/proxy;
+  fastcgi_temp_path {own}/fastcgi;
+  uwsgi_temp_path {own}/uwsgi;
+  scgi_temp_path {own}/scgi;
+  upstream snowbank {{
+    server {to};
+    keepalive 32;
+  }}
+  server {{
+    listen 127.0.0.1:{port} ssl http2;
+    server_name localhost;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    client_max_body_size 0;
+    location / {{
+      proxy_pass http://snowbank;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_set_header Host $host;
+      proxy_buffering off;
+      proxy_request_buffering off;
+    }}
+  }}
+}}
+",
+        user = if rustix::process::geteuid().is_root() { "root" } else { "nobody" },
+    )
+}
+
+fn caddy(issued: &Issued, to: SocketAddr, port: u16) -> String {
+    let (certificate, key) = (issued.certificate.display(), issued.key.display());
+    format!(
+        "{{
+  admin off
+  auto_https off
+}}
+https://localhost:{port} {{
+  bind 127.0.0.1
+  tls {certificate} {key}
+  reverse_proxy {to} {{
+    flush_interval -1
+  }}
+}}
+"
+    )
+}
