@@ -49,5 +49,6 @@ mod substitute;
 mod support;
 mod tls;
 mod tls_clients;
+mod tls_overload;
 mod tls_proxies;
 mod views;

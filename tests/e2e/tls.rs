@@ -1,6 +1,7 @@
 //! HTTPS and HTTP/2 from the server itself, with a real Nix, curl and OpenSSL as clients.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -143,6 +144,26 @@ fn tls_1_2_and_1_3_are_spoken_with_either_http_and_nothing_older() {
     // Without ALPN it is HTTP/1.1.
     let alpn = secure.curl(&["--no-alpn"], "/nix-cache-info").expect_success().text();
     assert!(alpn.starts_with("StoreDir: "), "{alpn}");
+}
+
+#[test]
+fn no_cipher_without_forward_secrecy_and_authenticated_encryption_is_taken() {
+    let secure = Secure::start("");
+    let all = ["ciphers", "-tls1_2", "-s", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"];
+    let all = run(command("openssl").args(all), 60).expect_success().text();
+    let all: Vec<&str> = all.trim().split(':').collect();
+    assert!(all.len() > 30 && all.contains(&"AES128-SHA"), "{all:?}");
+    let taken = all.into_iter().filter(|cipher| {
+        let words = ["-tls1_2", "-cipher", &format!("{cipher}:@SECLEVEL=0")];
+        secure.openssl(&words).succeeded()
+    });
+    let taken: Vec<&str> = taken.collect();
+    let expected = [
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    ];
+    assert_eq!(taken.iter().collect::<BTreeSet<_>>(), expected.iter().collect::<BTreeSet<_>>());
 }
 
 #[test]
