@@ -1,14 +1,27 @@
-//! Has new connections get the certificate that lies on the disk now.
+//! Has new connections get the certificate that lies on the disk now, and has the next one issued in time.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
+use zeroize::Zeroizing;
+
+use crate::bank::publish::private::make_private_directory;
 use crate::http::listen::ListenAddress;
 use crate::http::state::State;
+use crate::tls::acme::{Acme, Obtained};
+use crate::tls::files;
 use crate::tls::server::{Reloaded, Tls};
 
 /// How often it is looked for changed files. Looking is two system calls.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the next certificate is due.
+const DUE_EVERY: Duration = Duration::from_secs(60);
+/// How long to wait after a failure, which is doubled with each one more.
+const RETRY_FIRST: Duration = Duration::from_secs(30);
+/// The longest wait: a certificate of a day is due with eight hours left.
+const RETRY_LAST: Duration = Duration::from_secs(3600);
 
 /// Reads the certificate again whenever its files change, for ever; what cannot be used is told once, and
 /// what is in use stays.
@@ -23,31 +36,97 @@ pub(super) async fn keep_current(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = {
-            let tls = Arc::clone(&tls);
-            tokio::task::spawn_blocking(move || tls.reload().map_err(|error| error.to_string()))
-        };
-        let looked = looked.await;
+        told = look(&tls, state, told).await;
         for listener in listeners.iter().filter(|address| matches!(address, ListenAddress::Tls(_)))
         {
             let revocations = tls.revocations().count();
-            state.metrics.tls.shown(&listener.to_string(), tls.not_after(), revocations);
-        }
-        match looked {
-            Ok(Ok(Reloaded::Same)) => told = None,
-            Ok(Ok(Reloaded::New)) => {
-                tracing::info!("new connections get what the files of tls hold now");
-                state.metrics.tls.reloaded(true);
-                told = None;
-            }
-            // Certificate and key are two files: they may be caught between the one and the other.
-            Ok(Err(error)) if told.as_ref() == Some(&error) => {}
-            Ok(Err(error)) => {
-                tracing::error!("what is in use stays: {error}");
-                state.metrics.tls.reloaded(false);
-                told = Some(error);
-            }
-            Err(_) => tracing::error!("looking for a new certificate failed"),
+            let not_after = tls.validity().map_or(0, |validity| validity.not_after);
+            state.metrics.tls.shown(&listener.to_string(), not_after, revocations);
         }
     }
+}
+
+/// Looks once. `told` is what is wrong with the files and was told already.
+async fn look(tls: &Arc<Tls>, state: &Arc<State>, told: Option<String>) -> Option<String> {
+    let shared = Arc::clone(tls);
+    let looked =
+        tokio::task::spawn_blocking(move || shared.reload().map_err(|error| error.to_string()));
+    match looked.await {
+        Ok(Ok(Reloaded::Same)) => None,
+        Ok(Ok(Reloaded::New)) => {
+            tracing::info!("new connections get what the files of tls hold now");
+            state.metrics.tls.reloaded(true);
+            None
+        }
+        // Certificate and key are two files: they may be caught between the one and the other.
+        Ok(Err(error)) if told.as_ref() == Some(&error) => told,
+        Ok(Err(error)) => {
+            tracing::error!("what is in use stays: {error}");
+            state.metrics.tls.reloaded(false);
+            Some(error)
+        }
+        Err(_) => {
+            tracing::error!("looking for a new certificate failed");
+            told
+        }
+    }
+}
+
+/// Has a certificate issued whenever the next one is due, for ever.
+pub(super) async fn keep_renewed(
+    acme: Option<Arc<Acme>>,
+    tls: Option<Arc<Tls>>,
+    state: &Arc<State>,
+) {
+    let (Some(acme), Some(tls)) = (acme, tls) else { return std::future::pending().await };
+    let mut wait = RETRY_FIRST;
+    loop {
+        let is_due = tls.validity().is_none_or(|validity| validity.is_due(now(), acme.names()));
+        if !is_due {
+            tokio::time::sleep(DUE_EVERY).await;
+            continue;
+        }
+        match renew(&acme, &tls).await {
+            Ok(()) => {
+                tracing::info!("a certificate was issued for {}", acme.names().join(", "));
+                state.metrics.tls.renewed(true);
+                wait = RETRY_FIRST;
+                // Never more often than this, whatever stands in what was issued.
+                tokio::time::sleep(RETRY_FIRST).await;
+            }
+            Err(why) => {
+                tracing::error!("no certificate was issued, and what is in use stays: {why}");
+                state.metrics.tls.renewed(false);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_LAST);
+            }
+        }
+    }
+}
+
+async fn renew(acme: &Arc<Acme>, tls: &Arc<Tls>) -> Result<(), String> {
+    let (acme, tls, runtime) = (Arc::clone(acme), Arc::clone(tls), Handle::current());
+    // A thread of its own: there are files to be read and written in between, and a server to be waited for.
+    let renewed = tokio::task::spawn_blocking(move || {
+        let directory = tls.certificate_file().parent().unwrap_or(Path::new("/"));
+        make_private_directory(directory).map_err(|error| error.to_string())?;
+        let obtained = runtime.block_on(acme.obtain(tls.challenges()));
+        keep(&obtained.map_err(|error| error.to_string())?, &tls)
+    });
+    renewed.await.map_err(|error| error.to_string())?
+}
+
+/// Certificate and key in one file, so that neither is ever without the other.
+fn keep(obtained: &Obtained, tls: &Tls) -> Result<(), String> {
+    let path = tls.certificate_file();
+    let text = Zeroizing::new(format!("{}{}", obtained.certificate, obtained.key.as_str()));
+    files::write_private(path, text.as_bytes())
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    tls.reload().map(drop).map_err(|error| error.to_string())
+}
+
+/// In seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

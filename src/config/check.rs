@@ -40,7 +40,8 @@ pub(super) fn check(
             None => Some(store::automatic(origin, environment)?),
         },
     };
-    let tls = tls::check(&raw.tls, origin, base, home.as_deref())?;
+    let places = Places { origin, base, home: home.as_deref() };
+    let (tls, acme) = tls::check(&raw.tls, &places, &data_dir)?;
     let listen = overrides.listen(environment).or_else(|| section.get("listen", &raw.listen));
     let listen = match listen {
         Some(setting) => addresses(&setting, tls.as_ref())?,
@@ -51,6 +52,7 @@ pub(super) fn check(
         listen,
         clients: tls::clients(raw, origin, tls.as_ref())?,
         tls,
+        acme,
         socket_mode: 0o660,
         caches: Vec::new(),
         zfs: zfs::check(&raw.zfs, origin)?,
@@ -64,7 +66,6 @@ pub(super) fn check(
     section.set("socket_mode", &raw.socket_mode, &mut config.socket_mode, socket_mode)?;
     section.set("landing_page", &raw.landing_page, &mut config.landing_page, Setting::boolean)?;
     let push = overrides.push(environment);
-    let places = Places { origin, base, home: home.as_deref() };
     config.caches = caches::check(raw, &places, &config, push)?;
     Ok(config)
 }

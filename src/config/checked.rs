@@ -17,6 +17,7 @@ use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
 use crate::source::upstream::connect::Address;
+use crate::tls::acme::AcmeSettings;
 use crate::tls::server::TlsFiles;
 use crate::zfs::DatasetName;
 
@@ -24,7 +25,7 @@ use crate::zfs::DatasetName;
 pub const DEFAULT_CACHE: &str = "default";
 
 /// The names of what lies beside the caches in the data directory; no cache may have one.
-pub const RESERVED_NAMES: [&str; 3] = ["state", "baked", "keys"];
+pub const RESERVED_NAMES: [&str; 4] = ["state", "baked", "keys", "tls"];
 
 /// Everything that can be set, with defaults for what was not.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// What is shown to those who come over TLS, and what they may show.
     pub tls: Option<TlsFiles>,
+    /// Who issues the certificate that is shown, if it is not given.
+    pub acme: Option<AcmeSettings>,
     /// What the names in client certificates may do.
     pub clients: Vec<ClientGrant>,
     /// The mode of unix sockets that we make ourselves.

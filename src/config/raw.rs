@@ -65,8 +65,13 @@ pub(super) struct RawCache {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTls {
+    pub(super) certificate_from: Option<Value>,
     pub(super) certificate: Option<Value>,
     pub(super) key: Option<Value>,
+    pub(super) names: Option<Value>,
+    pub(super) acme_directory: Option<Value>,
+    pub(super) acme_contact: Option<Value>,
+    pub(super) acme_ca: Option<Value>,
     pub(super) client_ca: Option<Value>,
     pub(super) client_crl: Option<Value>,
 }

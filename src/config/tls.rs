@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::DnsName;
 use toml::Value;
 
+use super::caches::Places;
 use super::check::Section;
 use super::checked::DEFAULT_CACHE;
 use super::error::{ConfigError, Origin};
@@ -11,48 +13,137 @@ use super::raw::{Raw, RawClient, RawTls};
 use super::setting::Setting;
 use crate::auth::certificate::{ClientGrant, NamePattern};
 use crate::http::listen::ListenAddress;
+use crate::source::upstream::connect::Address;
+use crate::tls::acme::AcmeSettings;
 use crate::tls::client::ClientFiles;
 use crate::tls::server::{CertificateFiles, TlsFiles};
 
 const BOTH: &str = "it takes both tls.certificate and tls.key, or neither";
 const NO_CERTIFICATE: &str = "it takes tls.certificate and tls.key as well";
+const NOT_BY_ACME: &str = "it takes tls.certificate_from = \"acme\" as well";
+const BY_ACME: &str =
+    "the certificate is issued by ACME (tls.certificate_from), so none can be named";
+const NO_DIRECTORY: &str = "the URL of the ACME server's directory is expected";
+const A_DIRECTORY: &str =
+    "a URL such as \"https://ca.example.org/acme/acme/directory\" is expected";
+/// Where what is issued lies, certificate and key in one file, in the data directory.
+const OWN: &str = "tls/issued.pem";
 const NO_SCOPES: &str = "\"push\", \"pull\" or both are expected";
 const NO_AUTHORITY: &str =
     "it takes tls.client_ca as well, which says whose certificates are looked at";
 
+/// What is shown, and who issues it, if the server sees to that itself.
+pub(super) type Shown = (Option<TlsFiles>, Option<AcmeSettings>);
+
 pub(super) fn check(
     raw: &RawTls,
-    origin: &Origin,
-    base: &Path,
-    home: Option<&Path>,
-) -> Result<Option<TlsFiles>, ConfigError> {
-    let section = Section { origin, prefix: "tls." };
-    let file = |setting: &Setting| match setting.value().as_str() {
+    places: &Places<'_>,
+    data_dir: &Path,
+) -> Result<Shown, ConfigError> {
+    let section = Section { origin: places.origin, prefix: "tls." };
+    let clients = client_files(raw, &section, places)?;
+    let mut is_issued = false;
+    section.set("certificate_from", &raw.certificate_from, &mut is_issued, |setting| {
+        setting.one_of(&[("files", false), ("acme", true)])
+    })?;
+    let given = given_files(raw, &section, places)?;
+    let acme = acme(raw, &section, places)?;
+    if !is_issued {
+        if given.is_none() && clients.is_some() {
+            return Err(refuse(&section, "client_ca", &raw.client_ca, NO_CERTIFICATE));
+        }
+        if acme.is_some() {
+            return Err(refuse(&section, "acme_directory", &raw.acme_directory, NOT_BY_ACME));
+        }
+        let files = |certificate| TlsFiles { certificate, is_issued: false, clients };
+        return Ok((given.map(files), None));
+    }
+    if given.is_some() {
+        return Err(refuse(&section, "certificate", &raw.certificate, BY_ACME));
+    }
+    let Some(acme) = acme else {
+        return Err(refuse(&section, "acme_directory", &raw.acme_directory, NO_DIRECTORY));
+    };
+    if acme.names.is_empty() {
+        return Err(refuse(&section, "names", &raw.names, "at least one name is expected"));
+    }
+    let own = data_dir.join(OWN);
+    let certificate = CertificateFiles { certificate: own.clone(), key: own };
+    Ok((Some(TlsFiles { certificate, is_issued: true, clients }), Some(acme)))
+}
+
+/// A file that may be none.
+fn file(
+    name: &str,
+    value: &Option<Value>,
+    section: &Section<'_>,
+    places: &Places<'_>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let mut path = None;
+    section.set(name, value, &mut path, |setting| match setting.value().as_str() {
         Some("none") => Ok(None),
-        _ => setting.path(base, home).map(Some),
-    };
-    let read = |name: &str, value: &Option<Value>| -> Result<Option<PathBuf>, ConfigError> {
-        let mut path = None;
-        section.set(name, value, &mut path, file)?;
-        Ok(path)
-    };
-    let authorities = read("client_ca", &raw.client_ca)?;
-    let revocations = read("client_crl", &raw.client_crl)?;
-    if authorities.is_none() && revocations.is_some() {
-        return Err(refuse(&section, "client_crl", &raw.client_crl, NO_AUTHORITY));
-    }
-    match (read("certificate", &raw.certificate)?, read("key", &raw.key)?) {
-        (Some(certificate), Some(key)) => {
-            let clients = authorities.map(|authorities| ClientFiles { authorities, revocations });
-            Ok(Some(TlsFiles { certificate: CertificateFiles { certificate, key }, clients }))
-        }
-        (None, None) if authorities.is_some() => {
-            Err(refuse(&section, "client_ca", &raw.client_ca, NO_CERTIFICATE))
-        }
+        _ => setting.path(places.base, places.home).map(Some),
+    })?;
+    Ok(path)
+}
+
+fn given_files(
+    raw: &RawTls,
+    section: &Section<'_>,
+    places: &Places<'_>,
+) -> Result<Option<CertificateFiles>, ConfigError> {
+    let certificate = file("certificate", &raw.certificate, section, places)?;
+    match (certificate, file("key", &raw.key, section, places)?) {
+        (Some(certificate), Some(key)) => Ok(Some(CertificateFiles { certificate, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(refuse(&section, "certificate", &raw.certificate, BOTH)),
-        (None, Some(_)) => Err(refuse(&section, "key", &raw.key, BOTH)),
+        (Some(_), None) => Err(refuse(section, "certificate", &raw.certificate, BOTH)),
+        (None, Some(_)) => Err(refuse(section, "key", &raw.key, BOTH)),
     }
+}
+
+fn client_files(
+    raw: &RawTls,
+    section: &Section<'_>,
+    places: &Places<'_>,
+) -> Result<Option<ClientFiles>, ConfigError> {
+    let authorities = file("client_ca", &raw.client_ca, section, places)?;
+    let revocations = file("client_crl", &raw.client_crl, section, places)?;
+    if authorities.is_none() && revocations.is_some() {
+        return Err(refuse(section, "client_crl", &raw.client_crl, NO_AUTHORITY));
+    }
+    Ok(authorities.map(|authorities| ClientFiles { authorities, revocations }))
+}
+
+/// `None` where no directory is named.
+fn acme(
+    raw: &RawTls,
+    section: &Section<'_>,
+    places: &Places<'_>,
+) -> Result<Option<AcmeSettings>, ConfigError> {
+    let text = |setting: &Setting| match setting.text()? {
+        "none" => Ok(None),
+        text => Ok(Some(text.to_owned())),
+    };
+    let (mut directory, mut contact, mut names) = (None, None, Vec::new());
+    section.set("acme_directory", &raw.acme_directory, &mut directory, |setting| {
+        let directory = text(setting)?;
+        let is_address = directory.as_deref().is_none_or(|url| Address::parse(url).is_ok());
+        if is_address { Ok(directory) } else { Err(setting.refuse(A_DIRECTORY)) }
+    })?;
+    section.set("acme_contact", &raw.acme_contact, &mut contact, |setting| {
+        let contact = text(setting)?;
+        let is_mail = contact.as_deref().is_none_or(|mail| mail.contains('@'));
+        if is_mail { Ok(contact) } else { Err(setting.refuse("a mail address is expected")) }
+    })?;
+    let authorities = file("acme_ca", &raw.acme_ca, section, places)?;
+    section.set("names", &raw.names, &mut names, |setting| {
+        let name = |item: Setting| match DnsName::try_from(item.text()?) {
+            Ok(_) => Ok(item.text()?.to_owned()),
+            Err(_) => Err(item.refuse("a DNS name such as \"cache.example.org\" is expected")),
+        };
+        setting.list()?.map(name).collect()
+    })?;
+    Ok(directory.map(|directory| AcmeSettings { directory, contact, authorities, names }))
 }
 
 fn refuse(section: &Section<'_>, name: &str, value: &Option<Value>, why: &str) -> ConfigError {
@@ -66,9 +157,9 @@ pub(super) fn has_what_it_takes(
     files: Option<&TlsFiles>,
 ) -> Result<(), String> {
     match listen.iter().find(|address| matches!(address, ListenAddress::Tls(_))) {
-        Some(address) if files.is_none() => {
-            Err(format!("{address} has no certificate to show: set tls.certificate and tls.key"))
-        }
+        Some(address) if files.is_none() => Err(format!(
+            "{address} has no certificate to show: set tls.certificate and tls.key, or tls.certificate_from"
+        )),
         _ => Ok(()),
     }
 }

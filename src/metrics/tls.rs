@@ -9,6 +9,7 @@ pub struct TlsMetrics {
     /// Handshakes since the start, by result and version; set from the listener's own counts.
     pub handshakes: IntGaugeVec,
     reloads: IntCounterVec,
+    renewals: IntCounterVec,
     revocations: IntGauge,
 }
 
@@ -51,16 +52,32 @@ impl TlsMetrics {
                 &["result"],
             )
         );
+        let renewals = register!(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "snowbank_tls_renewals_total",
+                    "Times that the server had a certificate issued to itself, by what came of it.",
+                ),
+                &["result"],
+            )
+        );
         for result in ["ok", "failed"] {
             reloads.with_label_values(&[result]);
+            renewals.with_label_values(&[result]);
         }
-        Ok(Self { certificate_expiry, handshakes, reloads, revocations })
+        Ok(Self { certificate_expiry, handshakes, reloads, renewals, revocations })
     }
 
     /// Notes what is shown at `listener`, and how many certificates of clients are revoked.
     pub fn shown(&self, listener: &str, not_after: i64, revocations: usize) {
         self.certificate_expiry.with_label_values(&[listener]).set(not_after);
         self.revocations.set(i64::try_from(revocations).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that a certificate was issued, or was not.
+    pub fn renewed(&self, well: bool) {
+        self.renewals.with_label_values(&[if well { "ok" } else { "failed" }]).inc();
     }
 
     /// Notes that the certificate was read again, or that what is there now cannot be used.

@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 /// No certificate and no key is longer than this, in bytes.
@@ -55,10 +55,29 @@ pub enum CertificateError {
 pub struct Certificate {
     /// For rustls.
     pub(super) certified: CertifiedKey,
-    /// From when it is valid, in seconds since 1970.
+    /// When, and for what.
+    pub validity: Validity,
+}
+
+/// When a certificate is valid, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From when, in seconds since 1970.
     pub not_before: i64,
     /// Until when, in seconds since 1970.
     pub not_after: i64,
+    /// The DNS names in it.
+    pub names: Vec<String>,
+}
+
+impl Validity {
+    /// Whether it is time for the next one: a third of its time is left, which is long enough to be tried many
+    /// times, or it is not for these names.
+    pub fn is_due(&self, now: i64, names: &[String]) -> bool {
+        let lifetime = self.not_after.saturating_sub(self.not_before);
+        let has = |name: &String| self.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        now >= self.not_after.saturating_sub(lifetime / 3) || !names.iter().all(has)
+    }
 }
 
 impl Certificate {
@@ -70,7 +89,7 @@ impl Certificate {
     ) -> Result<Self, CertificateError> {
         let chain = chain(certificate, &read(certificate)?)?;
         let key_der = read_key(key)?;
-        let (not_before, not_after) = validity(certificate, &chain[0])?;
+        let validity = validity(certificate, &chain[0])?;
         let certified = CertifiedKey::from_der(chain, key_der, provider).map_err(|error| {
             if matches!(error, rustls::Error::InconsistentKeys(_)) {
                 return CertificateError::Mismatch {
@@ -80,7 +99,7 @@ impl Certificate {
             }
             malformed(key, error.to_string())
         })?;
-        Ok(Self { certified, not_before, not_after })
+        Ok(Self { certified, validity })
     }
 }
 
@@ -120,12 +139,20 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
         .map_err(|_| malformed(path, "a private key in PEM is expected".into()))
 }
 
-/// From when until when a certificate is valid.
-fn validity(path: &Path, der: &CertificateDer<'_>) -> Result<(i64, i64), CertificateError> {
+fn validity(path: &Path, der: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
     let (_, parsed) =
         X509Certificate::from_der(der).map_err(|error| malformed(path, error.to_string()))?;
-    let validity = parsed.validity();
-    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|names| &names.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    Ok(Validity {
+        not_before: parsed.validity().not_before.timestamp(),
+        not_after: parsed.validity().not_after.timestamp(),
+        names: names.collect(),
+    })
 }
 
 pub(super) fn malformed(path: &Path, what: String) -> CertificateError {

@@ -1,6 +1,8 @@
 //! TLS: what the server shows of itself, and how it changes while connections go on.
 
+pub mod acme;
 pub mod certificate;
+pub mod challenge;
 pub mod client;
 pub mod files;
 pub mod server;

@@ -1,17 +1,17 @@
 //! What a TLS listener needs: the configuration that new connections get, and how it is exchanged.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
 
 use super::PROTOCOLS;
-use super::certificate::{Certificate, CertificateError};
+use super::certificate::{Certificate, CertificateError, Validity};
+use super::challenge::{self, Challenges, Resolver};
 use super::client::{self, ClientFiles};
 use super::files::Stamp;
 use crate::auth::certificate::{Revocations, Serial};
@@ -33,6 +33,9 @@ pub struct CertificateFiles {
 pub struct TlsFiles {
     /// What is shown to clients.
     pub certificate: CertificateFiles,
+    /// Whether the server has it issued itself: it is not there at the first start, and an ACME server may look
+    /// for its proof.
+    pub is_issued: bool,
     /// What clients may show; `None` asks them for nothing.
     pub clients: Option<ClientFiles>,
 }
@@ -62,6 +65,7 @@ pub enum Reloaded {
 pub struct Tls {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
+    challenges: Arc<Challenges>,
     current: RwLock<Current>,
     revocations: Arc<Revocations>,
 }
@@ -69,7 +73,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    not_after: i64,
+    validity: Option<Validity>,
     stamps: Vec<Stamp>,
     revoked: HashSet<Serial>,
 }
@@ -78,10 +82,11 @@ impl Tls {
     /// Reads the files. Blocks.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let mut current = read(&files, &provider)?;
+        let challenges = Arc::new(Challenges::default());
+        let mut current = read(&files, &provider, &challenges)?;
         let revocations = Arc::new(Revocations::default());
         revocations.replace(std::mem::take(&mut current.revoked));
-        Ok(Self { files, provider, current: RwLock::new(current), revocations })
+        Ok(Self { files, provider, challenges, current: RwLock::new(current), revocations })
     }
 
     /// The certificates of clients that were revoked, as of the last look.
@@ -94,9 +99,19 @@ impl Tls {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
-    /// Until when the certificate is valid, in seconds since 1970.
-    pub fn not_after(&self) -> i64 {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).not_after
+    /// From when until when the certificate is valid; `None` while there is none.
+    pub fn validity(&self) -> Option<Validity> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).validity.clone()
+    }
+
+    /// The file that the certificate is read from.
+    pub fn certificate_file(&self) -> &Path {
+        &self.files.certificate.certificate
+    }
+
+    /// What an ACME server is shown.
+    pub const fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// Reads the files again if they have changed since they were last read with success. What cannot be
@@ -107,7 +122,7 @@ impl Tls {
         if unchanged {
             return Ok(Reloaded::Same);
         }
-        let mut new = read(&self.files, &self.provider)?;
+        let mut new = read(&self.files, &self.provider, &self.challenges)?;
         self.revocations.replace(std::mem::take(&mut new.revoked));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(Reloaded::New)
@@ -115,31 +130,49 @@ impl Tls {
 }
 
 fn stamps(files: &TlsFiles) -> Vec<Stamp> {
-    let TlsFiles { certificate: CertificateFiles { certificate, key }, clients } = files;
+    let TlsFiles { certificate: CertificateFiles { certificate, key }, clients, .. } = files;
     let of_clients = clients.iter().flat_map(|clients| {
         [Some(&clients.authorities), clients.revocations.as_ref()].into_iter().flatten()
     });
     [certificate, key].into_iter().chain(of_clients).map(|path| Stamp::of(path)).collect()
 }
 
-fn read(files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<Current, TlsError> {
+fn read(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+    challenges: &Arc<Challenges>,
+) -> Result<Current, TlsError> {
     // Before they are read: what changes meanwhile is read again.
     let stamps = stamps(files);
-    let CertificateFiles { certificate, key } = &files.certificate;
-    let certificate = Certificate::load(certificate, key, provider)?;
+    let certificate = own(files, provider)?;
     let trust = files.clients.as_ref().map(|files| client::trust(files, provider)).transpose()?;
     let (verifier, revoked) = match trust {
         Some(trust) => (trust.verifier, trust.revoked),
         None => (WebPkiClientVerifier::no_client_auth(), HashSet::new()),
     };
+    let (own, validity) = certificate.map_or((None, None), |certificate| {
+        (Some(Arc::new(certificate.certified)), Some(certificate.validity))
+    });
+    let resolver = Resolver { own, challenges: Arc::clone(challenges) };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.certified)));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        .with_cert_resolver(Arc::new(resolver));
+    let asked_by_acme = files.is_issued.then_some(challenge::PROTOCOL);
+    let protocols = PROTOCOLS.into_iter().chain(asked_by_acme);
+    config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
     // A session is gone on with without a look at the client's certificate. With tickets of its own, the
     // new configuration goes on with none that began under the old one.
     config.ticketer = Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    Ok(Current { config: Arc::new(config), not_after: certificate.not_after, stamps, revoked })
+    Ok(Current { config: Arc::new(config), validity, stamps, revoked })
+}
+
+/// What is shown; `None` where it is still to be issued.
+fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Option<Certificate>, TlsError> {
+    let CertificateFiles { certificate, key } = &files.certificate;
+    if files.is_issued && !certificate.exists() {
+        return Ok(None);
+    }
+    Ok(Some(Certificate::load(certificate, key, provider)?))
 }

@@ -48,6 +48,7 @@ mod service;
 mod substitute;
 mod support;
 mod tls;
+mod tls_acme;
 mod tls_clients;
 mod tls_overload;
 mod tls_proxies;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +24,7 @@ use super::secure;
 use super::socket::{Accepted, Transport};
 use super::track::{Progress, Tracked};
 use super::{Client, Shared, Stage, reached};
+use crate::tls::challenge;
 
 /// Serves a connection until either side ends it, or the server does.
 pub(super) async fn serve<F, S, B>(
@@ -48,6 +50,8 @@ pub(super) async fn serve<F, S, B>(
     let service = service_for(Client { peer, certificate });
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => over_http2(stream, service, &shared, stage).await,
+        // An ACME server has seen its proof, and nothing else is said.
+        Some(challenge::PROTOCOL) => {}
         _ => over_http1(stream, service, &shared, stage).await,
     }
 }
@@ -171,6 +175,10 @@ async fn to_its_end(
             if error.is_parse() {
                 shared.stats.malformed.fetch_add(1, Relaxed);
             }
+            // The kernel has the same patience, and may be a moment before us.
+            if is_timeout_of_the_kernel(&error) && !progress.is_reset() && progress.is_busy() {
+                shared.stats.stall_timeouts.fetch_add(1, Relaxed);
+            }
             tracing::debug!(error = &error as &dyn Error, "a connection ended early");
         }
         None => {
@@ -180,4 +188,16 @@ async fn to_its_end(
             progress.reset();
         }
     }
+}
+
+/// Whether nothing of what was sent was acknowledged for as long as the socket was told to wait.
+fn is_timeout_of_the_kernel(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error() == Some(rustix::io::Errno::TIMEDOUT.raw_os_error());
+        }
+        source = error.source();
+    }
+    false
 }

@@ -182,16 +182,15 @@ impl<T: Transport> Guard<T> {
         context: &mut Context<'_>,
         written: Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        if let Poll::Ready(result) = written {
-            self.blocked_since = None;
-            self.answered = true;
-            self.active = Instant::now();
-            return Poll::Ready(result);
-        }
-        // TLS has a buffer between: a part of it may have gone, though not all.
+        // TLS has a buffer between: what it takes has not gone, and a part of it may have gone though not all.
         let taken = self.transport.socket().written();
         if std::mem::replace(&mut self.written, taken) != taken {
             self.blocked_since = None;
+        }
+        if let Poll::Ready(result) = written {
+            self.answered = true;
+            self.active = Instant::now();
+            return Poll::Ready(result);
         }
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         ready!(self.write_timer.poll(context, since + self.deadlines.stall));

@@ -201,7 +201,7 @@ impl Shared {
             idle: limits.idle_timeout,
             stall: limits.stall_timeout,
         };
-        Self { http, http2: http2(limits), deadlines, stats }
+        Self { http, http2: http2(), deadlines, stats }
     }
 }
 
@@ -215,17 +215,16 @@ const SEND_BUFFER: usize = 256 * 1024;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-fn http2(limits: &ListenLimits) -> http2::Builder<TokioExecutor> {
+fn http2() -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(MAX_HEAD)
         .max_send_buf_size(SEND_BUFFER)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        // Whoever is gone without a word is found out, though nothing is sent to him.
-        .keep_alive_interval(limits.stall_timeout)
-        .keep_alive_timeout(limits.stall_timeout);
+        // No pings: one waits its turn behind what a slow reader has not read yet, and its answer is late though
+        // he reads. The guard sees whether bytes move, and the kernel's keepalive whether anybody is there.
+        .initial_connection_window_size(CONNECTION_WINDOW);
     http
 }
 

@@ -20,6 +20,11 @@ pub(crate) enum Kind {
     Caddy,
 }
 
+/// A port that was free a moment ago, for programs that cannot be told to take any.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A proxy that is ended with the test.
 pub(crate) struct Front {
     process: Child,
@@ -30,9 +35,9 @@ pub(crate) struct Front {
 impl Front {
     #[track_caller]
     pub(crate) fn start(kind: Kind, issued: &Issued, to: SocketAddr) -> Self {
-        // Neither can be told to take any port, so somebody else may be faster.
+        // Somebody else may be faster.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let mut front = Self::start_on(kind, issued, to, port);
             if front.listens() {
                 return front;
