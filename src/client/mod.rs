@@ -7,6 +7,8 @@ mod daemon;
 pub mod events;
 mod hold;
 pub mod hook;
+pub mod netrc;
+pub mod nix_conf;
 pub mod notice;
 pub mod progress;
 pub mod push;
