@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Range,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,9 @@ use rcgen::{
 };
 
 use super::nix::{Scratch, tempdir};
+
+/// What clients of the tests call this machine.
+pub(crate) const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -45,15 +49,33 @@ impl Authority {
 
     /// A certificate for this machine, as `name.pem` and `name.key`, in the place of what is there.
     pub(crate) fn issue(&self, name: &str) -> Issued {
+        self.issue_for(name, &HERE, 2020..2099)
+    }
+
+    /// The same for other hosts, and for the time from one year to another.
+    pub(crate) fn issue_for(&self, name: &str, hosts: &[&str], years: Range<i32>) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
-        let mut params = CertificateParams::new(names).unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2099, 1, 1);
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.keep(name, &key, &certificate)
+    }
+
+    /// A certificate for this machine that nobody but itself stands for.
+    pub(crate) fn self_signed(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(HERE.map(str::to_owned)).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.self_signed(&key).unwrap();
+        self.keep(name, &key, &certificate)
+    }
+
+    fn keep(&self, name: &str, key: &KeyPair, certificate: &Certificate) -> Issued {
         let issued = self.files(name);
         put(&issued.key, &key.serialize_pem());
         put(&issued.certificate, &certificate.pem());
