@@ -395,6 +395,69 @@ fn a_web_page_and_a_redirect_are_named_for_what_they_are() {
 }
 
 #[test]
+fn who_begins_an_answer_and_goes_silent_is_given_up() {
+    // The length is more than ever comes.
+    let bank = fixtures().bank("none");
+    let stalling = |what: &'static str| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let bank = bank.clone();
+        thread::spawn(move || {
+            let mut held = Vec::new();
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut head = [0; 4096];
+                let count = client.read(&mut head).unwrap();
+                let head = String::from_utf8_lossy(&head[..count]).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let body = fs::read(bank.join(path.trim_start_matches('/'))).unwrap_or_default();
+                let more = if path.contains(what) { 1000 } else { 0 };
+                let length = body.len() + more;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n");
+                client.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+                client.write_all(&body).unwrap();
+                // Kept open where more is awaited.
+                held.extend((more > 0).then_some(client));
+            }
+        });
+        url
+    };
+    let said = |what: &'static str| {
+        let start = Instant::now();
+        let url = stalling(what);
+        let words = [&url, "--path", path("leaf").base_name()];
+        let said = Machine::new("require-sigs = false\n").doctor(&words);
+        assert!(start.elapsed() < BOUND, "{what}: {:?}", start.elapsed());
+        said
+    };
+    thread::scope(|scope| {
+        let info = scope.spawn(|| {
+            said("nix-cache-info").stops_at(&["not all of the answer came in time"]);
+        });
+        let nar = said("/nar/");
+        nar.has("problem", &["NAR:", "the connection broke after"]).ends_with(1);
+        info.join().unwrap();
+    });
+}
+
+#[test]
+fn a_proxy_that_counts_is_named_and_asked_and_none_is_asked_for_hosts_that_are_exempt() {
+    let directory = data_directory(&fixtures().bank("zstd"));
+    let server = Setup::on(&directory.data).bank_only(&fixtures().store).start();
+    let refusing = answering(|_| ("407 Proxy Authentication Required\r\n", Vec::new()));
+    let proxy = refusing.replace("http://", "http://user:secret@");
+    let machine = Machine::of(&server.url(), &server.key()).with("http_proxy", &proxy);
+    let said = machine.doctor(&[&server.url()]);
+    said.has("warning", &["http_proxy is set: requests go to http://127.0.0.1:"])
+        .has("skipped", &["DNS, TCP and TLS"])
+        .stops_at(&["nix-cache-info:"]);
+    assert!(!said.text().contains("secret"), "{}", said.text());
+    machine.with("no_proxy", "127.0.0.1").doctor(&[&server.url()]).ends_with(0);
+    // One for TLS does not count without.
+    let machine = Machine::of(&server.url(), &server.key()).with("https_proxy", &proxy);
+    machine.doctor(&[&server.url()]).ends_with(0);
+}
+
+#[test]
 fn what_the_daemon_does_not_get_of_the_user_is_said() {
     let directory = data_directory(&fixtures().bank("zstd"));
     let server = Setup::on(&directory.data).bank_only(&fixtures().store).start();

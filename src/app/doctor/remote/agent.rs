@@ -18,11 +18,11 @@ use crate::client::nix_conf::view::{View, Who};
 use crate::source::upstream::connect::{self, Address};
 
 /// How long a small thing may take in all.
-const SMALL_TIMEOUT: Duration = Duration::from_secs(30);
+const SMALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a NAR may take in all, however slowly it comes.
 const NAR_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long nothing may come of it.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// No small thing is larger, in bytes.
 const MAX_SMALL: u64 = 1 << 20;
 /// No netrc is longer, in bytes.
@@ -36,6 +36,7 @@ const CONNECTIONS: usize = 1;
 pub(super) struct Cache {
     base: String,
     agent: Agent,
+    proxy: Option<ureq::Proxy>,
     authorization: Option<Zeroizing<String>>,
 }
 
@@ -50,6 +51,7 @@ impl Cache {
     /// Finds out how to ask. `status` is what strangers get, where that is known.
     pub(super) fn new(
         client: &Client<'_>,
+        proxy: Option<ureq::Proxy>,
         status: Option<u16>,
         findings: &mut Vec<Finding>,
     ) -> Result<Self, Stopped> {
@@ -68,7 +70,7 @@ impl Cache {
             findings.push(Finding::problem(error.to_string(), "name another file"));
             Stopped
         })?;
-        Ok(Self { base: address.url().to_owned(), agent, authorization })
+        Ok(Self { base: address.url().to_owned(), agent, proxy, authorization })
     }
 
     /// Whether a login is shown.
@@ -104,7 +106,8 @@ impl Cache {
         if let Some(authorization) = self.authorization.as_ref().filter(|_| !elsewhere) {
             request = request.header("authorization", authorization.as_str());
         }
-        let request = request.config().timeout_global(Some(within));
+        // Else it would find one by itself, in other variables than curl does.
+        let request = request.config().proxy(self.proxy.clone()).timeout_global(Some(within));
         request.timeout_per_read(Some(STALL_TIMEOUT.min(within))).build().call()
     }
 }
@@ -112,9 +115,7 @@ impl Cache {
 /// Why nothing came, in words.
 pub(super) fn why(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Timeout(_) => {
-            format!("nothing came in time ({} s)", SMALL_TIMEOUT.as_secs())
-        }
+        ureq::Error::Timeout(_) => "not all of the answer came in time".into(),
         other => super::text::shown(&other.to_string()),
     }
 }

@@ -102,14 +102,18 @@ struct Stopped;
 
 impl Client<'_> {
     fn go(&self, findings: &mut Vec<Finding>) -> Result<(), Stopped> {
-        let asks_login = match proxy::for_address(&self.question.address, self.lookup) {
+        let (proxy, status) = match proxy::for_address(&self.question.address, self.lookup) {
             Some(proxy) => {
                 findings.extend(proxy::findings(&proxy));
-                None
+                let usable = proxy.to_ureq().map_err(|finding| {
+                    findings.push(finding);
+                    Stopped
+                });
+                (Some(usable?), None)
             }
-            None => Some(self.meet(findings)?),
+            None => (None, Some(self.meet(findings)?)),
         };
-        let cache = agent::Cache::new(self, asks_login, findings)?;
+        let cache = agent::Cache::new(self, proxy, status, findings)?;
         cache::examine(self, &cache, findings)?;
         match self.question.path {
             Some(hash) => path::examine(self, &cache, hash, findings),

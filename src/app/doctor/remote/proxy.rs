@@ -11,6 +11,22 @@ pub(super) struct Proxy {
     named_by: &'static str,
 }
 
+impl Proxy {
+    /// For requests.
+    pub(super) fn to_ureq(&self) -> Result<ureq::Proxy, Finding> {
+        ureq::Proxy::new(&self.url).map_err(|_| {
+            Finding::problem(
+                format!(
+                    "{} does not name a proxy: {}",
+                    self.named_by,
+                    url_without_secrets(&self.url)
+                ),
+                "http://HOST:PORT is expected, or socks5:// for a proxy of that kind",
+            )
+        })
+    }
+}
+
 /// The proxy, as curl finds it.
 pub(super) fn for_address(address: &Address, lookup: Lookup<'_>) -> Option<Proxy> {
     let get = |name: &str| {
@@ -21,12 +37,13 @@ pub(super) fn for_address(address: &Address, lookup: Lookup<'_>) -> Option<Proxy
     if exempt.split([',', ' ']).any(|rule| is_exempt(address.host(), rule)) {
         return None;
     }
-    let names: [&'static str; 4] = if address.is_secure() {
-        ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+    // HTTP_PROXY is what a CGI program gets of the header `Proxy`, so curl does not look at it.
+    let names: &[&'static str] = if address.is_secure() {
+        &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
     } else {
-        ["http_proxy", "http_proxy", "all_proxy", "ALL_PROXY"]
+        &["http_proxy", "all_proxy", "ALL_PROXY"]
     };
-    names.into_iter().find_map(|named_by| get(named_by).map(|url| Proxy { url, named_by }))
+    names.iter().find_map(|named_by| get(named_by).map(|url| Proxy { url, named_by }))
 }
 
 fn is_exempt(host: &str, rule: &str) -> bool {
