@@ -194,4 +194,25 @@ mod tests {
         let none = Authorities(RootCertStore::empty());
         assert_eq!(none.stand_for(&made.chain, &described, now), Err(Distrust::UnknownIssuer));
     }
+
+    #[test]
+    fn a_server_that_shows_the_certificate_of_an_authority_is_told_so() {
+        let mut params = CertificateParams::new(["h.example".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let chain = [certificate.der().clone()];
+        let described = Described::of(&chain[0]).unwrap();
+        assert!(described.is_self_signed());
+        let authorities = load(&certificate.pem());
+        let refused = authorities.stand_for(&chain, &described, 1_800_000_000);
+        assert_eq!(refused, Err(Distrust::Authority));
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_an_error_that_names_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "none").unwrap();
+        let error = Authorities::load(file.path()).unwrap_err().to_string();
+        assert!(error.contains("a certificate in PEM is expected"), "{error}");
+    }
 }

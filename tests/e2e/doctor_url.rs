@@ -1,14 +1,18 @@
 //! `snowbank doctor URL`: what it says of servers that are well, and of each thing that is wrong with one.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
+
+use snowbank::client::nix_conf::view::View;
 
 use crate::support::{
     authority::{Authority, HERE, Issued},
@@ -16,7 +20,7 @@ use crate::support::{
     command,
     fixtures::{fixtures, path},
     http::field,
-    nix::{Outcome, Scratch, run, tempdir},
+    nix::{Client, Outcome, Scratch, Version, run, tempdir},
     server::{Server, Setup},
     snowbank,
 };
@@ -455,6 +459,88 @@ fn a_proxy_that_counts_is_named_and_asked_and_none_is_asked_for_hosts_that_are_e
     // One for TLS does not count without.
     let machine = Machine::of(&server.url(), &server.key()).with("https_proxy", &proxy);
     machine.doctor(&[&server.url()]).ends_with(0);
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_of_the_client_is_told_from_one_that_is_ill() {
+    let authority = Authority::new();
+    let issued = authority.issue("server");
+    let mut order = command("openssl");
+    order.args(["s_server", "-accept", "127.0.0.1:0", "-Verify", "1", "-verify_return_error"]);
+    order.arg("-cert").arg(&issued.certificate).arg("-key").arg(&issued.key).arg("-www");
+    order.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = order.spawn().unwrap();
+    let lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let accepts = lines.map_while(Result::ok).find(|line| line.starts_with("ACCEPT ")).unwrap();
+    let url = format!("https://localhost:{}", accepts.rsplit(':').next().unwrap());
+    let machine = Machine::new("").with("NIX_SSL_CERT_FILE", authority.bundle());
+    let said = machine.doctor(&[&url]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    said.has("ok", &["no ALPN"])
+        .stops_at(&["the server wants a certificate of the client", "?tls-certificate="]);
+}
+
+/// The settings as a real Nix has them on a machine, and as they are read here.
+#[track_caller]
+fn assert_read_as_by_nix(machine: &Machine, version: Version, names: &[&str]) {
+    let client = Client::new(version, &fixtures().store);
+    let mut order = client.program("nix");
+    order.args(["--extra-experimental-features", "nix-command", "show-config"]);
+    order.envs(machine.environment.iter().map(|(name, value)| (name, value)));
+    let shown = run(&mut order, 60).expect_success().text();
+    let lookup = |name: &str| {
+        let found = machine.environment.iter().rfind(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone().into_os_string())
+    };
+    let views = View::all(Path::new("/"), &lookup);
+    let [view] = views.as_slice() else { panic!("there is no daemon here: {views:?}") };
+    for &name in names {
+        let start = format!("{name} = ");
+        let nix = shown.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default();
+        let ours = match name {
+            "ssl-cert-file" => view.authorities.path.to_str().unwrap(),
+            "netrc-file" => view.netrc.to_str().unwrap(),
+            other => view.conf.get(other).unwrap_or_default(),
+        };
+        // Some versions sort them.
+        let words =
+            |text: &str| text.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(words(ours), words(nix), "{name} of {version:?}");
+    }
+}
+
+#[test]
+fn nix_conf_is_read_as_a_real_nix_reads_it() {
+    let lists = ["substituters", "trusted-substituters", "trusted-public-keys", "require-sigs"];
+    let files = ["netrc-file", "ssl-cert-file"];
+    let machine = Machine::new(
+        "substituters = http://a http://b # not http://c\ninclude more.conf\n!include none.conf\n\
+         extra-trusted-public-keys = k-1:AAAA\nbinary-caches = http://d\n",
+    );
+    let [more, user, other] =
+        ["more.conf", "user.conf", "other.conf"].map(|name| machine.own.path().join(name));
+    fs::write(&more, "extra-substituters = http://e\ntrusted-substituters = http://f\n").unwrap();
+    fs::write(&user, "extra-substituters = http://g\nrequire-sigs = false\n").unwrap();
+    fs::write(&other, "extra-substituters = http://h\nrequire-sigs = true\nnetrc-file = /n\n")
+        .unwrap();
+    for version in Version::BOTH {
+        assert_read_as_by_nix(&machine, version, &lists);
+    }
+    assert_read_as_by_nix(&machine, Version::Current, &files[..1]);
+    let named = format!("{}:{}", user.display(), other.display());
+    let machine = machine.with("NIX_USER_CONF_FILES", named).with("SSL_CERT_FILE", "/ssl").with(
+        "NIX_CONFIG",
+        "extra-trusted-substituters = http://i\nextra-binary-caches = http://j",
+    );
+    for version in Version::BOTH {
+        assert_read_as_by_nix(&machine, version, &lists);
+    }
+    assert_read_as_by_nix(&machine, Version::Current, &files);
+    let machine = machine.with("NIX_SSL_CERT_FILE", "/nix-ssl");
+    assert_read_as_by_nix(&machine, Version::Current, &files);
+    let machine = machine.with("NIX_CONFIG", "ssl-cert-file = /conf");
+    assert_read_as_by_nix(&machine, Version::Current, &files);
 }
 
 #[test]

@@ -92,6 +92,8 @@ mod tests {
         assert_eq!(Finding::ok("data directory /x").to_string(), "ok      data directory /x");
         let warning = Finding::warning("pool tank was never scrubbed", "`zpool scrub tank`");
         assert_eq!(warning.to_string(), "warning pool tank was never scrubbed: `zpool scrub tank`");
+        let skipped = Finding::skipped("a path", "none was given");
+        assert_eq!(skipped.to_string(), "skipped a path: none was given");
         assert!(Verdict::Problem > Verdict::Warning && Verdict::Warning > Verdict::Ok);
     }
 }

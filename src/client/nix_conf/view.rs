@@ -2,7 +2,7 @@
 //!
 //! Where there is a daemon it is the one that fetches, and it gets neither the environment nor the
 //! configuration of the user. Which file of authorities counts was tried with Nix 2.26: `ssl-cert-file`,
-//! then `NIX_SSL_CERT_FILE`, then `SSL_CERT_FILE`, then the first of [`BUNDLES`] that is there.
+//! then `NIX_SSL_CERT_FILE`, then `SSL_CERT_FILE`, then the first of the usual places that is there.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -172,6 +172,12 @@ fn unspoken(address: &Address, contact: Result<Head, ContactError>) -> Finding {
             format!("HTTP: the server answers {} to a request that is in order", head.status),
             "look at the log of the server, or of the proxy before it",
         ),
+        // What TLS 1.3 says of it comes after the handshake.
+        Err(error) if error.to_string().contains("CertificateRequired") => Finding::problem(
+            "TLS: the server wants a certificate of the client",
+            "a Nix of 2.34 and later shows one: write `?tls-certificate=FILE&tls-private-key=FILE` after the \
+             URL in nix.conf",
+        ),
         Err(error) => Finding::problem(
             format!("HTTP: no answer: {error}"),
             "look whether it is a cache that listens there, and at its log",
