@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::super::Finding;
 use super::contact::asks_login;
-use super::{Client, Stopped};
+use super::{Client, Step, Stopped};
 use crate::client::netrc::{self, Login};
 use crate::client::nix_conf::view::{View, Who};
 use crate::source::upstream::connect::{self, Address};
@@ -60,7 +60,7 @@ impl Cache {
         findings.extend(client.in_each_view(|view| judge_netrc(view, address, asked)));
         let authorization = client.views.iter().find_map(|view| authorization(view, address));
         if asked.is_some() && authorization.is_none() {
-            return Err(Stopped);
+            return Err(Stopped(Step::Http));
         }
         // What stands for the server is what was looked at before, whatever names it.
         let authorities = &client.fetcher().authorities.path;
@@ -68,7 +68,7 @@ impl Cache {
         let agent = connect::agent(address, CONNECTIONS, REDIRECTS, &lookup);
         let agent = agent.map_err(|error| {
             findings.push(Finding::problem(error.to_string(), "name another file"));
-            Stopped
+            Stopped(Step::Http)
         })?;
         Ok(Self { base: address.url().to_owned(), agent, proxy, authorization })
     }

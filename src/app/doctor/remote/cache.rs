@@ -3,7 +3,7 @@
 use super::super::Finding;
 use super::agent::{Answer, Cache, why};
 use super::text::shown;
-use super::{Client, Stopped};
+use super::{Client, Step, Stopped};
 use crate::nix::cache_info::{self, ReadInfo};
 use crate::nix::store_path::StoreDir;
 
@@ -31,7 +31,7 @@ pub(super) fn examine(
         }
         Err(finding) => {
             findings.push(finding);
-            Err(Stopped)
+            Err(Stopped(Step::CacheInfo))
         }
     }
 }

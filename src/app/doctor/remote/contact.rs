@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use super::super::Finding;
 use super::reach::{ANSWER_TIMEOUT, Bounded, is_timeout};
 use super::text::{length, shown, url_without_secrets};
-use super::{Client, Stopped};
+use super::{Client, Step, Stopped};
 use crate::nix::cache_info;
 use crate::source::upstream::connect::Address;
 use crate::tls::probe;
@@ -140,7 +140,7 @@ pub(super) fn judge(
         Ok(head) if head.status != 400 || address.is_secure() => head,
         other => {
             findings.push(unspoken(address, other));
-            return Err(Stopped);
+            return Err(Stopped(Step::Http));
         }
     };
     if !address.is_secure() {
@@ -152,7 +152,7 @@ pub(super) fn judge(
     });
     if (300..400).contains(&head.status) {
         findings.push(redirected(address, &head));
-        return Err(Stopped);
+        return Err(Stopped(Step::Http));
     }
     Ok(head.status)
 }

@@ -88,17 +88,49 @@ pub fn examine(question: &Question, lookup: Lookup<'_>) -> Vec<Finding> {
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let client = Client { question, views: &views, lookup, now };
     let mut findings = settings::examine(&client);
-    if let Err(Stopped) = client.go(&mut findings) {
-        findings.push(Finding::skipped(
-            "what comes after that",
-            "it cannot be looked at before that is put right",
-        ));
+    if let Err(Stopped(last)) = client.go(&mut findings) {
+        findings.extend(last.skipped());
     }
     findings
 }
 
+/// What is looked at, each step needing those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Dns,
+    Tcp,
+    Tls,
+    Http,
+    CacheInfo,
+    Key,
+    Narinfo,
+    Nar,
+}
+
 /// A step failed that the others need; its finding says what is wrong.
-struct Stopped;
+#[derive(Debug)]
+struct Stopped(Step);
+
+impl Step {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Dns, "DNS"),
+        (Self::Tcp, "TCP"),
+        (Self::Tls, "TLS"),
+        (Self::Http, "HTTP"),
+        (Self::CacheInfo, "nix-cache-info"),
+        (Self::Key, "key"),
+        (Self::Narinfo, "narinfo"),
+        (Self::Nar, "NAR"),
+    ];
+
+    /// One line with the names of the steps after this one; none after the last.
+    fn skipped(self) -> Option<Finding> {
+        let after = Self::ALL.into_iter().filter(|(step, _)| *step > self);
+        let names: Vec<&str> = after.map(|(_, name)| name).collect();
+        (!names.is_empty())
+            .then(|| Finding::skipped(names.join(", "), "not looked at before that is put right"))
+    }
+}
 
 impl Client<'_> {
     fn go(&self, findings: &mut Vec<Finding>) -> Result<(), Stopped> {
@@ -107,7 +139,7 @@ impl Client<'_> {
                 findings.extend(proxy::findings(&proxy));
                 let usable = proxy.to_ureq().map_err(|finding| {
                     findings.push(finding);
-                    Stopped
+                    Stopped(Step::Tls)
                 });
                 (Some(usable?), None)
             }
@@ -142,7 +174,7 @@ impl Client<'_> {
             // That nobody is believed is a reason, and not what comes of asking all the same.
             if !trusts {
                 findings.extend(offset.map(contact::clock));
-                return Err(Stopped);
+                return Err(Stopped(Step::Tls));
             }
             contact::judge(self, contact, findings)
         } else {
@@ -183,6 +215,13 @@ impl Client<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_needs_a_step_that_failed_is_named() {
+        let after = |step: Step| step.skipped().map(|finding| finding.what);
+        assert_eq!(after(Step::Tls).as_deref(), Some("HTTP, nix-cache-info, key, narinfo, NAR"));
+        assert_eq!(after(Step::Nar), None);
+    }
 
     #[test]
     fn a_path_is_named_as_one_has_it() {

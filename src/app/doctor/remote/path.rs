@@ -8,7 +8,7 @@ use super::agent::{Cache, why};
 use super::cache::refused;
 use super::text::{shown, url_without_secrets};
 use super::trusted::{judge_signatures, shown_keys};
-use super::{Client, Stopped};
+use super::{Client, Step, Stopped};
 use crate::codec::{CodecError, Compression, Decoder, Limits};
 use crate::nix::hash::Hasher;
 use crate::nix::narinfo::NarInfo;
@@ -27,7 +27,7 @@ pub(super) fn examine(
         Ok(narinfo) => narinfo,
         Err(finding) => {
             findings.push(finding);
-            return Err(Stopped);
+            return Err(Stopped(Step::Narinfo));
         }
     };
     let info = &narinfo.info;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::Finding;
-use super::Stopped;
+use super::{Step, Stopped};
 use crate::source::upstream::connect::Address;
 
 /// How long a name may take; the resolver of the system has no limit that one could set.
@@ -75,7 +75,7 @@ pub(super) fn reach(address: &Address, findings: &mut Vec<Finding>) -> Result<So
                     address.host()
                 ),
             ));
-            return Err(Stopped);
+            return Err(Stopped(Step::Dns));
         }
     };
     let list = places.iter().map(|place| place.ip().to_string()).collect::<Vec<_>>().join(", ");
@@ -98,7 +98,7 @@ pub(super) fn reach(address: &Address, findings: &mut Vec<Finding>) -> Result<So
             None => finding,
         }
     }));
-    let (place, took) = reached.ok_or(Stopped)?;
+    let (place, took) = reached.ok_or(Stopped(Step::Tcp))?;
     findings.push(Finding::ok(format!("TCP: {place} answers, in {} ms", took.as_millis())));
     Ok(place)
 }

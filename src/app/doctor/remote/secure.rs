@@ -7,7 +7,7 @@ use super::super::{Finding, Verdict};
 use super::contact::{self, server_name};
 use super::reach::{ANSWER_TIMEOUT, Bounded, is_timeout};
 use super::text::{length, shown, time};
-use super::{Client, Stopped};
+use super::{Client, Step, Stopped};
 use crate::client::nix_conf::view::View;
 use crate::source::upstream::connect::Address;
 use crate::tls::PROTOCOLS;
@@ -32,7 +32,7 @@ pub(super) fn shake_hands(
         }
         Err(error) => {
             findings.push(failed(address, place, &error));
-            Err(Stopped)
+            Err(Stopped(Step::Tls))
         }
     }
 }
