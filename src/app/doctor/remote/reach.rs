@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::Finding;
+use super::super::{Finding, Verdict};
 use super::{Step, Stopped};
 use crate::source::upstream::connect::Address;
 
@@ -16,8 +16,8 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take for a handshake and for its first answer, together.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// No more addresses of a name are tried.
-const MAX_ADDRESSES: usize = 4;
+/// When no further address of a name is tried.
+const CONNECT_TIMEOUT_OF_ALL: Duration = Duration::from_secs(15);
 
 /// A connection that ends at a time, whatever trickles through it.
 #[derive(Debug)]
@@ -64,43 +64,54 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
 
 /// An address of the server that takes connections.
 pub(super) fn reach(address: &Address, findings: &mut Vec<Finding>) -> Result<SocketAddr, Stopped> {
-    let places = match resolve(address.host(), address.port()) {
-        Ok(places) => places,
-        Err(why) => {
-            findings.push(Finding::problem(
-                format!("DNS: {} has no address ({why})", address.host()),
-                format!(
-                    "look for a typing error in the URL; then `getent hosts {}`, /etc/resolv.conf, and \
-                     whether a VPN is needed",
-                    address.host()
-                ),
-            ));
-            return Err(Stopped(Step::Dns));
-        }
-    };
+    let host = address.host();
+    let places = resolve(host, address.port()).map_err(|why| {
+        findings.push(Finding::problem(
+            format!("DNS: {host} has no address ({why})"),
+            format!(
+                "look for a typing error in the URL; then `getent hosts {host}`, /etc/resolv.conf, and \
+                 whether a VPN is needed"
+            ),
+        ));
+        Stopped(Step::Dns)
+    })?;
     let list = places.iter().map(|place| place.ip().to_string()).collect::<Vec<_>>().join(", ");
-    findings.push(Finding::ok(format!("DNS: {} is {list}", address.host())));
+    findings.push(Finding::ok(format!("DNS: {host} is {list}")));
+    connect(&places, findings).ok_or(Stopped(Step::Tcp))
+}
+
+/// The first of the addresses that takes a connection. All are tried, for Nix may come upon each.
+fn connect(places: &[SocketAddr], findings: &mut Vec<Finding>) -> Option<SocketAddr> {
+    let begin = Instant::now();
     let mut reached = None;
     let mut failed = Vec::new();
-    for place in places.into_iter().take(MAX_ADDRESSES) {
+    for place in places {
+        if begin.elapsed() > CONNECT_TIMEOUT_OF_ALL {
+            break;
+        }
         let start = Instant::now();
-        match TcpStream::connect_timeout(&place, CONNECT_TIMEOUT) {
-            Ok(_) if reached.is_none() => reached = Some((place, start.elapsed())),
-            Ok(_) => {}
-            Err(error) => failed.push((place, error)),
+        match TcpStream::connect_timeout(place, CONNECT_TIMEOUT) {
+            Ok(_) => {
+                reached.get_or_insert((*place, start.elapsed()));
+            }
+            Err(error) => failed.push((*place, error)),
         }
     }
-    findings.extend(failed.iter().map(|(place, error)| {
-        let finding = unreached(*place, error);
-        match reached {
-            // The other address is tried after it, every time.
-            Some(_) => Finding::warning(finding.what, finding.remedy.unwrap_or_default()),
-            None => finding,
-        }
+    if reached.is_some() {
+        // Of a family that this machine has not: that is found out at once, and costs nothing.
+        failed.retain(|(_, error)| !has_no_route(error));
+    }
+    findings.extend(failed.iter().map(|(place, error)| Finding {
+        verdict: if reached.is_some() { Verdict::Warning } else { Verdict::Problem },
+        ..unreached(*place, error)
     }));
-    let (place, took) = reached.ok_or(Stopped(Step::Tcp))?;
+    let (place, took) = reached?;
     findings.push(Finding::ok(format!("TCP: {place} answers, in {} ms", took.as_millis())));
-    Ok(place)
+    Some(place)
+}
+
+fn has_no_route(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
 }
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -149,6 +160,21 @@ mod tests {
         assert!(said.contains("127.0.0.1:9: connection refused: nothing listens there"), "{said}");
         let said = unreached(place, &io::ErrorKind::TimedOut.into()).to_string();
         assert!(said.contains("no connection in 5 s") && said.contains("firewall"), "{said}");
+    }
+
+    #[test]
+    fn an_address_that_fails_beside_one_that_answers_is_a_warning_and_no_route_is_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut findings = Vec::new();
+        assert_eq!(connect(&[refused, good], &mut findings), Some(good));
+        let verdicts: Vec<_> = findings.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Warning, Verdict::Ok], "{findings:?}");
+        findings.clear();
+        assert_eq!(connect(&[refused], &mut findings), None);
+        assert_eq!(findings[0].verdict, Verdict::Problem);
+        assert!(has_no_route(&io::ErrorKind::NetworkUnreachable.into()));
     }
 
     #[test]
