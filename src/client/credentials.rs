@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::netrc;
+
 /// A token file is one line, a netrc some; more than this is something else.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -76,8 +78,8 @@ impl Token {
         for path in [named, home, Some("/etc/nix/netrc".into())].into_iter().flatten() {
             // One that is not there, or not ours to read, is the same as one without the host.
             let Ok(text) = read(&path) else { continue };
-            if let Some(password) = password_for(host, &text) {
-                return Self::parse(password, &path.display().to_string()).map(Some);
+            if let Some(login) = netrc::login_for(host, &text) {
+                return Self::parse(login.password, &path.display().to_string()).map(Some);
             }
         }
         Ok(None)
@@ -104,81 +106,11 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// The password of the first entry for `host`, or of `default`.
-fn password_for<'a>(host: &str, netrc: &'a str) -> Option<&'a str> {
-    // Macros run from their name to an empty line, and may hold any words.
-    let mut in_macro = false;
-    let words = netrc.lines().flat_map(|line| {
-        in_macro &= !line.trim().is_empty();
-        let (before, begins) = match line.find("macdef") {
-            Some(position) => (&line[..position], true),
-            None => (line, false),
-        };
-        let kept = if in_macro || line.trim_start().starts_with('#') { "" } else { before };
-        in_macro |= begins;
-        kept.split_whitespace()
-    });
-    let mut words = words;
-    let mut ours = false;
-    while let Some(word) = words.next() {
-        match word {
-            "machine" => ours = words.next() == Some(host),
-            "default" => ours = true,
-            "password" => {
-                let password = words.next()?;
-                if ours {
-                    return Some(password);
-                }
-            }
-            "login" | "account" => {
-                words.next()?;
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NETRC: &str = "\
-# machine commented password no
-machine one.example login a password first
-machine two.example
-  login b
-  password second
-
-macdef init
-machine three.example password inside
-
-machine three.example password third
-default login x password other
-";
-
-    #[test]
-    fn a_netrc_gives_the_password_of_the_host_and_else_the_default() {
-        for (host, password) in [
-            ("one.example", "first"),
-            ("two.example", "second"),
-            ("three.example", "third"),
-            ("commented", "other"),
-            ("four.example", "other"),
-        ] {
-            assert_eq!(password_for(host, NETRC), Some(password), "{host}");
-        }
-        let without_default = NETRC.split("default").next().unwrap();
-        assert_eq!(password_for("four.example", without_default), None);
-        assert_eq!(password_for("one.example", "machine one.example password"), None);
-    }
-
-    #[test]
-    fn a_password_is_no_keyword_even_if_it_is_spelt_like_one() {
-        let netrc = "machine a login machine password default machine b password machine";
-        assert_eq!(password_for("a", netrc), Some("default"));
-        assert_eq!(password_for("b", netrc), Some("machine"));
-    }
+    const NETRC: &str = "machine one.example login a password first\n";
 
     fn find(
         file: Option<&Path>,

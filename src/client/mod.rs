@@ -8,6 +8,8 @@ pub mod events;
 mod hold;
 pub mod hook;
 pub mod identity;
+pub mod netrc;
+pub mod nix_conf;
 pub mod notice;
 pub mod progress;
 pub mod push;

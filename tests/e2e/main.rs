@@ -24,6 +24,7 @@ mod crash_load;
 mod crash_state;
 mod crash_steps;
 mod differential;
+mod doctor_url;
 mod durability_errors;
 mod durability_order;
 mod durability_room;

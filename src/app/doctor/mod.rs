@@ -1,10 +1,12 @@
-//! What an administrator would look at, in one go: the host of a server, its caches, and ZFS below them.
+//! What an administrator would look at, in one go: the host of a server, its caches, and ZFS below them;
+//! or, on the machine of a client, what stands between it and a cache ([`remote`]).
 //!
 //! Everything is looked at and nothing is changed, so it can be run at any time, beside the server, as
 //! root or as the service user; as the service user it finds what that one may not.
 
 mod host;
 mod pools;
+pub mod remote;
 
 use std::fmt;
 
@@ -15,6 +17,8 @@ use crate::config::Config;
 pub enum Verdict {
     /// As it should be.
     Ok,
+    /// It could not be looked at.
+    Skipped,
     /// It works, and somebody should look.
     Warning,
     /// It does not work.
@@ -37,6 +41,10 @@ impl Finding {
         Self { verdict: Verdict::Ok, what: what.into(), remedy: None }
     }
 
+    fn skipped(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Skipped, what: what.into(), remedy: Some(why.into()) }
+    }
+
     fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warning, what: what.into(), remedy: Some(remedy.into()) }
     }
@@ -51,6 +59,7 @@ impl Verdict {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Skipped => "skipped",
             Self::Warning => "warning",
             Self::Problem => "problem",
         }
@@ -83,6 +92,8 @@ mod tests {
         assert_eq!(Finding::ok("data directory /x").to_string(), "ok      data directory /x");
         let warning = Finding::warning("pool tank was never scrubbed", "`zpool scrub tank`");
         assert_eq!(warning.to_string(), "warning pool tank was never scrubbed: `zpool scrub tank`");
+        let skipped = Finding::skipped("a path", "none was given");
+        assert_eq!(skipped.to_string(), "skipped a path: none was given");
         assert!(Verdict::Problem > Verdict::Warning && Verdict::Warning > Verdict::Ok);
     }
 }

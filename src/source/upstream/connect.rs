@@ -27,6 +27,7 @@ const CA_BUNDLES: [&str; 3] = [
 pub struct Address {
     base: String,
     host: String,
+    port: u16,
 }
 
 /// Not a URL that we can speak to.
@@ -56,7 +57,8 @@ impl Address {
         };
         let base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self { base, host })
+        let usual = if scheme == "https" { 443 } else { 80 };
+        Ok(Self { base, host, port: authority.port_u16().unwrap_or(usual) })
     }
 
     /// The URL, without a slash at its end.
@@ -67,6 +69,25 @@ impl Address {
     /// The host without a port, as a netrc names it.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The port, also where the URL leaves it out.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is spoken to with TLS.
+    pub fn is_secure(&self) -> bool {
+        self.base.starts_with("https:")
+    }
+
+    /// The URL without its path, and the path, which is empty or begins with a slash.
+    pub fn split(&self) -> (&str, &str) {
+        let host = self.base.find("://").map_or(0, |position| position + 3);
+        match self.base[host..].find('/') {
+            Some(slash) => self.base.split_at(host + slash),
+            None => (&self.base, ""),
+        }
     }
 }
 
@@ -90,8 +111,7 @@ impl Connector {
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, AuthoritiesError> {
         // Reading a bundle of some hundred certificates takes a while, and plain HTTP needs none.
-        let is_tls = address.base.starts_with("https:");
-        let authorities = is_tls.then(|| authorities(lookup)).transpose()?;
+        let authorities = address.is_secure().then(|| authorities(lookup)).transpose()?;
         Ok(Self { connections, redirects, authorities })
     }
 
@@ -149,6 +169,9 @@ mod tests {
         assert_eq!(parse("https://h/c/a/").url(), "https://h/c/a");
         assert_eq!(parse("http://h:5000").host(), "h");
         assert_eq!(parse("http://[::1]:5000").host(), "::1");
+        assert_eq!(parse("http://[::1]:5000/c/a").split(), ("http://[::1]:5000", "/c/a"));
+        assert_eq!(parse("https://h/").split(), ("https://h", ""));
+        assert_eq!((parse("http://h").port(), parse("https://h").port()), (80, 443));
         let wrong =
             ["", "h:5000", "ftp://h", "file:///x", "http://", "http://u:p@h", "http://h?x=1"];
         for url in wrong {

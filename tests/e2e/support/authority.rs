@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Range,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -13,6 +14,9 @@ use rcgen::{
 };
 
 use super::nix::{Scratch, tempdir};
+
+/// What clients of the tests call this machine.
+pub(crate) const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -46,8 +50,15 @@ impl Authority {
 
     /// A certificate for this machine, as `name.pem` and `name.key`, in the place of what is there.
     pub(crate) fn issue(&self, name: &str) -> Issued {
-        let usage = ExtendedKeyUsagePurpose::ServerAuth;
-        self.issue_as(name, &["localhost", "127.0.0.1"], usage, |_| ())
+        self.issue_for(name, &HERE, 2020..2099)
+    }
+
+    /// The same for other hosts, and for the time from one year to another.
+    pub(crate) fn issue_for(&self, name: &str, hosts: &[&str], years: Range<i32>) -> Issued {
+        self.issue_as(name, hosts, ExtendedKeyUsagePurpose::ServerAuth, |params| {
+            params.not_before = date_time_ymd(years.start, 1, 1);
+            params.not_after = date_time_ymd(years.end, 1, 1);
+        })
     }
 
     /// One for a client with these alternative names; `change` has the last word.
@@ -77,6 +88,19 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.keep(name, &key, &certificate)
+    }
+
+    /// A certificate for this machine that nobody but itself stands for.
+    pub(crate) fn self_signed(&self, name: &str) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(HERE.map(str::to_owned)).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.self_signed(&key).unwrap();
+        self.keep(name, &key, &certificate)
+    }
+
+    fn keep(&self, name: &str, key: &KeyPair, certificate: &Certificate) -> Issued {
         let issued = self.files(name);
         put(&issued.key, &key.serialize_pem());
         put(&issued.certificate, &certificate.pem());
