@@ -65,7 +65,8 @@ impl Cache {
         // What stands for the server is what was looked at before, whatever names it.
         let authorities = &client.fetcher().authorities.path;
         let lookup = |name: &str| (name == "NIX_SSL_CERT_FILE").then(|| authorities.into());
-        let agent = Connector::new(address, CONNECTIONS, REDIRECTS, &lookup).map(|it| it.agent(None));
+        let agent =
+            Connector::new(address, CONNECTIONS, REDIRECTS, &lookup).map(|it| it.agent(None));
         let agent = agent.map_err(|error| {
             findings.push(Finding::problem(error.to_string(), "name another file"));
             Stopped(Step::Http)
