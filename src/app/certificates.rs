@@ -7,11 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::bank::publish::private::make_private_directory;
+use crate::bank::publish::private::{make_private_directory, replace_private_file};
 use crate::http::listen::ListenAddress;
 use crate::http::state::State;
 use crate::tls::acme::{Acme, Obtained};
-use crate::tls::files;
 use crate::tls::server::{Reloaded, Tls};
 
 /// How often it is looked for changed files. Looking is two system calls.
@@ -120,8 +119,7 @@ async fn renew(acme: &Arc<Acme>, tls: &Arc<Tls>) -> Result<(), String> {
 fn keep(obtained: &Obtained, tls: &Tls) -> Result<(), String> {
     let path = tls.certificate_file();
     let text = Zeroizing::new(format!("{}{}", obtained.certificate, obtained.key.as_str()));
-    files::write_private(path, text.as_bytes())
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    replace_private_file(path, text.as_bytes()).map_err(|error| error.to_string())?;
     tls.reload().map(drop).map_err(|error| error.to_string())
 }
 

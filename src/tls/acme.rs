@@ -20,7 +20,7 @@ use ureq::Agent;
 use zeroize::Zeroizing;
 
 use super::challenge::{Challenges, ProofError};
-use super::files;
+use crate::bank::publish::private::replace_private_file;
 use crate::source::upstream::connect::{Address, AddressError, AuthoritiesError, Connector};
 
 /// The longest answer that is read, in bytes: a chain of certificates is some thousand.
@@ -202,7 +202,7 @@ impl Acme {
         let (account, credentials) = created.map_err(|error| self.failed(error))?;
         let text = serde_json::to_vec(&Kept { directory, credentials })
             .map_err(|error| failed(error.to_string()))?;
-        files::write_private(&self.account, &text).map_err(|error| failed(error.to_string()))?;
+        replace_private_file(&self.account, &text).map_err(|error| failed(error.to_string()))?;
         Ok(account)
     }
 

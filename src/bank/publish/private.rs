@@ -27,6 +27,20 @@ pub fn make_private_file(path: &Path) -> Result<(), BankError> {
     sync_directory_of(path)
 }
 
+/// Puts `bytes` into a file, mode 0600, whole and durable, in the place of what is there. For one writer.
+pub fn replace_private_file(path: &Path, bytes: &[u8]) -> Result<(), BankError> {
+    let temporary = path.with_extension("new");
+    // What a crash left.
+    system::remove(&temporary).map_err(io_error(&temporary))?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
+    let file = file.map_err(io_error(&temporary))?;
+    give_to_owner(&temporary).map_err(io_error(&temporary))?;
+    system::write(&file, bytes).map_err(io_error(&temporary))?;
+    system::sync(&file, &temporary).map_err(io_error(&temporary))?;
+    system::rename_over(&temporary, path).map_err(io_error(path))?;
+    sync_directory_of(path)
+}
+
 /// Root makes files on behalf of whoever the directory belongs to: what `sudo snowbank token create`
 /// makes first, the server has to be able to open.
 fn give_to_owner(path: &Path) -> io::Result<()> {
@@ -77,6 +91,19 @@ mod tests {
             std::fs::write(&file, "kept").unwrap();
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_private_file_is_replaced_whole_whatever_a_crash_left() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("issued.pem");
+        std::fs::write(root.path().join("issued.new"), "half").unwrap();
+        for text in ["first", "second"] {
+            replace_private_file(&file, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(mode(&file), 0o600);
+        }
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]
