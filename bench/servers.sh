@@ -20,7 +20,7 @@ wait_for() { # WHAT COMMAND...
 }
 answers() { : <"/dev/tcp/127.0.0.1/$1"; }
 
-# nginx as one who wants speed sets it up: sendfile, open files and misses remembered, one worker a core, no log.
+# nginx as one who wants speed sets it up (and with nginx_http and nginx_listen, what more there is): sendfile, open files and misses remembered, one worker a core, no log.
 nginx_configuration() { # DIRECTORY, then PORT ROOT pairs
   local directory=$1
   shift
@@ -48,6 +48,7 @@ http {
   log_not_found off;
   server_tokens off;
   default_type application/octet-stream;
+  ${nginx_http:-}
   client_body_temp_path $directory/body;
   proxy_temp_path $directory/proxy;
   fastcgi_temp_path $directory/fastcgi;
@@ -56,7 +57,7 @@ http {
 END
   while [ $# -gt 0 ]; do
     # A queue for as many connections as the measured ones open at once.
-    echo "  server { listen 127.0.0.1:$1 backlog=4096; root $2; }"
+    echo "  server { listen 127.0.0.1:$1 ${nginx_listen:-} backlog=4096; root $2; }"
     shift 2
   done
   echo "}"

@@ -6,7 +6,7 @@ use crate::client::median;
 
 /// What the project promises, by measure and reference: the least ratio, except where a figure of Snowbank itself
 /// is bounded.
-const TARGETS: [(&str, &str, Target); 10] = [
+const TARGETS: [(&str, &str, Target); 14] = [
     ("narinfo hits/s, 64 connections", "nginx", Target::Ratio(1.2)),
     ("narinfo misses/s, 64 connections", "nginx", Target::Ratio(1.2)),
     ("small baked, 16 connections", "nginx .nar.zst", Target::Ratio(0.75)),
@@ -17,6 +17,10 @@ const TARGETS: [(&str, &str, Target); 10] = [
     ("range of 1 GiB baked, end against start", "its start", Target::Ratio(0.8)),
     ("memory more than idle, 64 baked", "nginx", Target::Most(64.0)),
     ("CPU of baked NARs", "nginx", Target::Most(0.45)),
+    ("narinfo hits/s over HTTP/2", "nginx over TLS", Target::Ratio(0.8)),
+    ("narinfo misses/s over HTTP/2", "nginx over TLS", Target::Ratio(0.8)),
+    ("small NARs over HTTP/2", "nginx over TLS", Target::Ratio(0.8)),
+    ("large NARs over HTTP/2", "nginx over TLS", Target::Ratio(0.8)),
 ];
 
 #[derive(Clone, Copy)]
