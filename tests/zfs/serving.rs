@@ -69,12 +69,13 @@ fn r10_the_quota_is_that_of_the_dataset_and_507_says_how_much_there_is() {
 
 #[test]
 fn r10_uploads_that_come_at_once_at_the_edge_of_the_quota_are_whole_or_leave_nothing() {
-    const UPLOADS: u64 = 32;
+    const UPLOADS: usize = 32;
     const QUOTA: usize = 24 * MIB;
     let bed = Bed::new(Disk::take(), &[("default", &["-o", "quota=24M"])]);
     let mut server = bed.start(OPEN);
     let address = server.address();
-    let pushes: Vec<_> = (0..UPLOADS)
+    let pushes: Vec<_> = (0..)
+        .take(UPLOADS)
         .map(|seed| {
             thread::spawn(move || {
                 let mut pusher = Pusher::to(address).unwrap();
@@ -99,7 +100,7 @@ fn r10_uploads_that_come_at_once_at_the_edge_of_the_quota_are_whole_or_leave_not
         }
     }
     println!("{} acknowledged, {refused} refused, {cut} cut off", acknowledged.paths.len());
-    assert_eq!(acknowledged.paths.len() + refused + cut, UPLOADS as usize);
+    assert_eq!(acknowledged.paths.len() + refused + cut, UPLOADS);
     assert!(refused > 0, "32 MiB fit into {QUOTA} bytes");
     run("zpool", ["sync", bed.pool.name()]);
     let used: usize = property(&bed.dataset("default"), "used").parse().unwrap();
