@@ -1,5 +1,5 @@
-# Builds the program and the load client: source of bench/run and bench/tls, which have set smoke. Sets load, snowbank,
-# out, data, amount and duration.
+# Builds the program and the load client, and keeps what is measured: source of bench/run and bench/tls, which have set
+# smoke. Sets load, snowbank, out, data, amount and duration.
 
 executable() { sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -1; }
 if $smoke; then
@@ -13,3 +13,6 @@ else
 fi
 load=$(executable load <<<"$built")
 snowbank=$(executable snowbank <<<"$built")
+
+# row MEASURE AGAINST UNIT more|less REFERENCE OURS
+row() { local IFS=$'\t'; echo "$*" >>"$out/rounds.tsv"; }

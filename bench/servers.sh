@@ -74,13 +74,14 @@ start_nginx() { # DIRECTORY, then PORT ROOT pairs; prints the process id of the 
 }
 
 # Snowbank with a data directory and, except with `none`, the local store of a closure. Writes DIRECTORY/base.
-start_snowbank() { # DIRECTORY DATA-DIRECTORY CLOSURE auto|none
-  local directory=$1 pid
+start_snowbank() { # DIRECTORY DATA-DIRECTORY CLOSURE auto|none [ARGUMENT...], which say where it listens
+  local directory=$1 pid arguments=("${@:5}")
+  [ ${#arguments[@]} -gt 0 ] || arguments=(--listen 127.0.0.1:0)
   mkdir -p "$directory" "$2"
   if $self; then start_stand_in "$@"; return; fi
   env -i PATH="$PATH" \
     NIX_STORE_DIR="$data/$3/store" NIX_STATE_DIR="$data/$3/var" NIX_LOG_DIR="$data/$3/log" \
-    "$snowbank" serve --data-dir "$2" --listen 127.0.0.1:0 --store "$4" \
+    "$snowbank" serve --data-dir "$2" --store "$4" "${arguments[@]}" \
     >"$directory/output" 2>"$directory/errors" &
   pid=$!
   wait_for "snowbank to listen" grep -q '^listening on ' "$directory/output" || { cat "$directory/errors" >&2; return 1; }
@@ -104,6 +105,12 @@ start_fresh() { # CLOSURE DIRECTORY
   "$load" urls "$(cat "$2/base")" "$data/$1.hashes" >"$2/urls"
 }
 
+# A bank as `nix copy` wrote it, as $work/bank-CLOSURE; linked, so that what a server adds stays out of the data.
+link_bank() { # CLOSURE
+  mkdir -p "$work/bank-$1"
+  cp -al "$data/$1/bank-zstd" "$work/bank-$1/default" 2>/dev/null || cp -a "$data/$1/bank-zstd" "$work/bank-$1/default"
+}
+
 # All servers that stay up for the whole run. Sets their addresses and process ids for bench/run.
 start_everything() {
   local ports closure base
@@ -116,10 +123,7 @@ start_everything() {
   nginx_large_zstd=http://127.0.0.1:${ports[2]} nginx_large_none=http://127.0.0.1:${ports[3]}
 
   for closure in small large; do
-    # A bank as `nix copy` wrote it; linked, so that what a server adds to it stays out of the data.
-    mkdir -p "$work/bank-$closure"
-    cp -al "$data/$closure/bank-zstd" "$work/bank-$closure/default" 2>/dev/null ||
-      cp -a "$data/$closure/bank-zstd" "$work/bank-$closure/default"
+    link_bank "$closure"
     started+=("$(start_snowbank "$work/run-bank-$closure" "$work/bank-$closure" "$closure" none)")
     base=$(cat "$work/run-bank-$closure/base")
     printf -v "bank_$closure" %s "$base"

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
@@ -78,28 +79,26 @@ pub(super) async fn keep_renewed(
     state: &Arc<State>,
 ) {
     let (Some(acme), Some(tls)) = (acme, tls) else { return std::future::pending().await };
-    let mut wait = RETRY_FIRST;
+    let mut after_failure = RETRY_FIRST;
     loop {
-        let is_due = tls.validity().is_none_or(|validity| validity.is_due(now(), acme.names()));
-        if !is_due {
-            tokio::time::sleep(DUE_EVERY).await;
-            continue;
-        }
-        match renew(&acme, &tls).await {
-            Ok(()) => {
-                tracing::info!("a certificate was issued for {}", acme.names().join(", "));
-                state.metrics.tls.renewed(true);
-                wait = RETRY_FIRST;
-                // Never more often than this, whatever stands in what was issued.
-                tokio::time::sleep(RETRY_FIRST).await;
-            }
-            Err(why) => {
-                tracing::error!("no certificate was issued, and what is in use stays: {why}");
-                state.metrics.tls.renewed(false);
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_LAST);
-            }
-        }
+        let now = Timestamp::now().as_second();
+        let is_due = tls.validity().is_none_or(|validity| validity.is_due(now, acme.names()));
+        let pause = if !is_due {
+            DUE_EVERY
+        } else if let Err(why) = renew(&acme, &tls).await {
+            tracing::error!("no certificate was issued, and what is in use stays: {why}");
+            state.metrics.tls.renewed(false);
+            let pause = after_failure;
+            after_failure = (after_failure * 2).min(RETRY_LAST);
+            pause
+        } else {
+            tracing::info!("a certificate was issued for {}", acme.names().join(", "));
+            state.metrics.tls.renewed(true);
+            after_failure = RETRY_FIRST;
+            // Never more often than this, whatever stands in what was issued.
+            RETRY_FIRST
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -121,10 +120,4 @@ fn keep(obtained: &Obtained, tls: &Tls) -> Result<(), String> {
     let text = Zeroizing::new(format!("{}{}", obtained.certificate, obtained.key.as_str()));
     replace_private_file(path, text.as_bytes()).map_err(|error| error.to_string())?;
     tls.reload().map(drop).map_err(|error| error.to_string())
-}
-
-/// In seconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -15,19 +15,19 @@ const SETTLE: Duration = Duration::from_millis(40);
 /// Which directory it is and when its names last changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    narinfos: DirectoryStamp,
-    nars: Option<DirectoryStamp>,
+    narinfos: FileStamp,
+    nars: Option<FileStamp>,
     /// Whether the last change is old enough for the stamp to tell the next one.
     settled: bool,
 }
 
-/// What a change of a directory changes, or its replacement by another: a mount, an unmount, a rollback, a
-/// snapshot that is received.
+/// What a change of a directory or a file changes, or its replacement by another: a mount, an unmount, a
+/// rollback, a snapshot that is received; a file that is renamed to its name, or a link that leads elsewhere.
 ///
 /// The times of a received directory are the sender's, whose next name may have come within the tick in
 /// which the snapshot was taken. ZFS counts the names of a directory in its size, and that tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct DirectoryStamp {
+pub struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -43,11 +43,11 @@ impl Stamp {
             Err(error) if is_absence(&error) => return Err(BankError::Away(root.into())),
             Err(source) => return Err(BankError::Io { path: marker, source }),
         }
-        let narinfos = match directory(root) {
+        let narinfos = match FileStamp::of(root) {
             Ok(stamp) => stamp,
             Err(source) => return Err(BankError::Io { path: root.into(), source }),
         };
-        let nars = directory(&root.join("nar")).ok();
+        let nars = FileStamp::of(&root.join("nar")).ok();
         let latest = nars.map_or(narinfos.changed, |nars| nars.changed.max(narinfos.changed));
         Ok(Self { narinfos, nars, settled: is_settled(latest) })
     }
@@ -69,14 +69,17 @@ impl Stamp {
     }
 }
 
-fn directory(path: &Path) -> io::Result<DirectoryStamp> {
-    let metadata = std::fs::metadata(path)?;
-    Ok(DirectoryStamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+impl FileStamp {
+    /// Of what has this name now; links are followed.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 fn is_settled((seconds, nanoseconds): (i64, i64)) -> bool {

@@ -100,7 +100,8 @@ impl fmt::Debug for Token {
     }
 }
 
-fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+/// Reads a file that holds something secret: of a longer one only so much as any of them has.
+pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
     Ok(text)

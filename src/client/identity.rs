@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rustls::crypto::ring;
-use ureq::tls::{ClientCert, PemItem, PrivateKey, parse_pem};
+use ureq::tls::{Certificate as UreqCertificate, ClientCert, PrivateKey};
 
+use crate::bank::stamp::FileStamp;
 use crate::tls::certificate::{Certificate, CertificateError};
-use crate::tls::files::Stamp;
 
 /// The files of a certificate, which are read anew when they change: certificates are short-lived, and an
 /// agent is not.
@@ -25,14 +25,9 @@ pub enum IdentityError {
     /// It cannot be used.
     #[error("client certificate: {0}")]
     Unusable(#[from] CertificateError),
-    /// It cannot be read, though it could a moment ago.
-    #[error("client certificate {}: {why}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// Its key cannot be used for what speaks HTTP.
+    #[error("client certificate: {0}")]
+    Key(ureq::Error),
 }
 
 impl Identity {
@@ -52,30 +47,21 @@ impl Identity {
     }
 
     /// Tells whether the files are still those that were read.
-    pub(super) fn stamps(&self) -> [Stamp; 2] {
-        [Stamp::of(&self.certificate), Stamp::of(&self.key)]
+    pub(super) fn stamps(&self) -> [Option<FileStamp>; 2] {
+        [&self.certificate, &self.key].map(|path| FileStamp::of(path).ok())
     }
 
     /// Reads the files, and holds them against each other.
     pub(super) fn read(&self) -> Result<ClientCert, IdentityError> {
-        Certificate::load(&self.certificate, &self.key, &ring::default_provider())?;
-        let (mut chain, mut key) = (Vec::new(), None);
-        for path in [&self.certificate, &self.key] {
-            let failed = |why: String| IdentityError::Read { path: path.clone(), why };
-            let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-            let pem = zeroize::Zeroizing::new(pem);
-            for item in parse_pem(&pem) {
-                match item.map_err(|error| failed(error.to_string()))? {
-                    PemItem::Certificate(certificate) if *path == self.certificate => {
-                        chain.push(certificate);
-                    }
-                    PemItem::PrivateKey(found) if *path == self.key => key = Some(found),
-                    _ => {}
-                }
-            }
-        }
-        let missing = || IdentityError::Read { path: self.key.clone(), why: "no key".into() };
-        let key: PrivateKey<'static> = key.ok_or_else(missing)?;
+        let provider = ring::default_provider();
+        let (certificate, key) =
+            Certificate::load_with_key(&self.certificate, &self.key, &provider)?;
+        let chain: Vec<_> = certificate
+            .chain()
+            .iter()
+            .map(|one| UreqCertificate::from_der(one).to_owned())
+            .collect();
+        let key = PrivateKey::from_pem(&key).map_err(IdentityError::Key)?;
         Ok(ClientCert::new_with_certs(&chain, key))
     }
 }

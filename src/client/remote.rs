@@ -17,6 +17,7 @@ use ureq::{Agent, Body};
 
 use super::credentials::Token;
 use super::identity::{Identity, IdentityError};
+use crate::bank::stamp::FileStamp;
 use crate::native::{
     self, CommitRequest, CommitResponse, FinishUpload, MissingRequest, MissingResponse, NewUpload,
     Refusal, Refusals, UploadState,
@@ -25,7 +26,6 @@ use crate::nix::hash::Sha256;
 use crate::source::upstream::connect::{
     Address, AddressError, AuthoritiesError, Connector, STALL_TIMEOUT,
 };
-use crate::tls::files::Stamp;
 
 /// How long the server may think where it has to hash or write before it answers.
 const WORK_TIMEOUT: Duration = Duration::from_secs(900);
@@ -40,7 +40,7 @@ pub struct Remote {
     connector: Connector,
     identity: Option<Identity>,
     /// With the files of the identity that it shows.
-    current: Mutex<(Agent, Option<[Stamp; 2]>)>,
+    current: Mutex<(Agent, Option<[Option<FileStamp>; 2]>)>,
     /// `http://host:port`, with `/c/<name>` where it is not the default cache.
     base: String,
     token: Option<Token>,

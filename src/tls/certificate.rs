@@ -87,8 +87,17 @@ impl Certificate {
         key: &Path,
         provider: &CryptoProvider,
     ) -> Result<Self, CertificateError> {
+        Ok(Self::load_with_key(certificate, key, provider)?.0)
+    }
+
+    /// The same with the key in PEM as it was read, for whoever hands both to another library.
+    pub fn load_with_key(
+        certificate: &Path,
+        key: &Path,
+        provider: &CryptoProvider,
+    ) -> Result<(Self, Zeroizing<Vec<u8>>), CertificateError> {
         let chain = chain(certificate, &read(certificate)?)?;
-        let key_der = read_key(key)?;
+        let (key_pem, key_der) = read_key(key)?;
         let validity = validity(certificate, &chain[0])?;
         let certified = CertifiedKey::from_der(chain, key_der, provider).map_err(|error| {
             if matches!(error, rustls::Error::InconsistentKeys(_)) {
@@ -99,7 +108,12 @@ impl Certificate {
             }
             malformed(key, error.to_string())
         })?;
-        Ok(Self { certified, validity })
+        Ok((Self { certified, validity }, key_pem))
+    }
+
+    /// The certificate and what follows it.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
     }
 }
 
@@ -127,7 +141,7 @@ pub(super) fn chain(
     Ok(all)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, PrivateKeyDer<'static>), CertificateError> {
     let pem = read(path)?;
     let failed = |source| CertificateError::Read { path: path.into(), source };
     let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
@@ -135,24 +149,33 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     if mode & 0o007 != 0 {
         return Err(CertificateError::Exposed(path.into()));
     }
-    PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| malformed(path, "a private key in PEM is expected".into()))
+    let der = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| malformed(path, "a private key in PEM is expected".into()))?;
+    Ok((pem, der))
 }
 
 fn validity(path: &Path, der: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
     let (_, parsed) =
         X509Certificate::from_der(der).map_err(|error| malformed(path, error.to_string()))?;
-    let alternatives = parsed.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|names| &names.value.general_names);
-    let names = names.filter_map(|name| match name {
+    let names = alternative_names(&parsed, |name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
     Ok(Validity {
         not_before: parsed.validity().not_before.timestamp(),
         not_after: parsed.validity().not_after.timestamp(),
-        names: names.collect(),
+        names,
     })
+}
+
+/// The subject alternative names that `take` takes.
+pub(super) fn alternative_names(
+    certificate: &X509Certificate<'_>,
+    take: impl Fn(&GeneralName<'_>) -> Option<String>,
+) -> Vec<String> {
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|names| &names.value.general_names);
+    names.filter_map(take).collect()
 }
 
 pub(super) fn malformed(path: &Path, what: String) -> CertificateError {

@@ -97,9 +97,7 @@ pub fn read(
     der: &CertificateDer<'_>,
 ) -> Result<ClientCertificate, x509_parser::nom::Err<X509Error>> {
     let (_, parsed) = X509Certificate::from_der(der)?;
-    let alternatives = parsed.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|names| &names.value.general_names);
-    let names = names.filter_map(|name| match name {
+    let names = certificate::alternative_names(&parsed, |name| match name {
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
             Some((*name).to_owned())
         }
@@ -107,7 +105,7 @@ pub fn read(
     });
     let common_name = parsed.subject().iter_common_name().next();
     Ok(ClientCertificate {
-        names: names.collect(),
+        names,
         common_name: common_name.and_then(|name| name.as_str().ok()).map(str::to_owned),
         not_after: parsed.validity().not_after.timestamp(),
         serial: serial(parsed.issuer(), parsed.raw_serial()),

@@ -5,7 +5,6 @@ pub mod acme;
 pub mod certificate;
 pub mod challenge;
 pub mod client;
-pub mod files;
 pub mod probe;
 pub mod server;
 pub mod trust;

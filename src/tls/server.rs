@@ -13,8 +13,8 @@ use super::PROTOCOLS;
 use super::certificate::{Certificate, CertificateError, Validity};
 use super::challenge::{self, Challenges, Resolver};
 use super::client::{self, ClientFiles};
-use super::files::Stamp;
 use crate::auth::certificate::{Revocations, Serial};
+use crate::bank::stamp::FileStamp;
 
 /// Sessions of TLS 1.2 that can be gone on with; those of 1.3, and of 1.2 with tickets, take no memory.
 const SESSIONS: usize = 4096;
@@ -74,8 +74,7 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     validity: Option<Validity>,
-    stamps: Vec<Stamp>,
-    revoked: HashSet<Serial>,
+    stamps: Vec<Option<FileStamp>>,
 }
 
 impl Tls {
@@ -83,9 +82,9 @@ impl Tls {
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let challenges = Arc::new(Challenges::default());
-        let mut current = read(&files, &provider, &challenges)?;
+        let (current, revoked) = read(&files, &provider, &challenges)?;
         let revocations = Arc::new(Revocations::default());
-        revocations.replace(std::mem::take(&mut current.revoked));
+        revocations.replace(revoked);
         Ok(Self { files, provider, challenges, current: RwLock::new(current), revocations })
     }
 
@@ -122,26 +121,27 @@ impl Tls {
         if unchanged {
             return Ok(Reloaded::Same);
         }
-        let mut new = read(&self.files, &self.provider, &self.challenges)?;
-        self.revocations.replace(std::mem::take(&mut new.revoked));
+        let (new, revoked) = read(&self.files, &self.provider, &self.challenges)?;
+        self.revocations.replace(revoked);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(Reloaded::New)
     }
 }
 
-fn stamps(files: &TlsFiles) -> Vec<Stamp> {
+fn stamps(files: &TlsFiles) -> Vec<Option<FileStamp>> {
     let TlsFiles { certificate: CertificateFiles { certificate, key }, clients, .. } = files;
     let of_clients = clients.iter().flat_map(|clients| {
         [Some(&clients.authorities), clients.revocations.as_ref()].into_iter().flatten()
     });
-    [certificate, key].into_iter().chain(of_clients).map(|path| Stamp::of(path)).collect()
+    [certificate, key].into_iter().chain(of_clients).map(|path| FileStamp::of(path).ok()).collect()
 }
 
+/// What new connections get, and the certificates of clients that were revoked.
 fn read(
     files: &TlsFiles,
     provider: &Arc<CryptoProvider>,
     challenges: &Arc<Challenges>,
-) -> Result<Current, TlsError> {
+) -> Result<(Current, HashSet<Serial>), TlsError> {
     // Before they are read: what changes meanwhile is read again.
     let stamps = stamps(files);
     let certificate = own(files, provider)?;
@@ -165,7 +165,7 @@ fn read(
     // new configuration goes on with none that began under the old one.
     config.ticketer = Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    Ok(Current { config: Arc::new(config), validity, stamps, revoked })
+    Ok((Current { config: Arc::new(config), validity, stamps }, revoked))
 }
 
 /// What is shown; `None` where it is still to be issued.

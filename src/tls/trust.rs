@@ -13,7 +13,7 @@ use rustls::{CertificateError as Refusal, Error, RootCertStore};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::certificate::{CertificateError, chain, read};
+use super::certificate::{CertificateError, alternative_names, chain, read};
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,10 @@ impl Described {
     /// Reads a certificate.
     pub fn of(der: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
-        let alternatives = parsed.subject_alternative_name().ok().flatten();
-        let names = alternatives.iter().flat_map(|names| &names.value.general_names);
         Ok(Self {
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
-            names: names.filter_map(host).collect(),
+            names: alternative_names(&parsed, host),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
         })

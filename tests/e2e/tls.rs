@@ -85,12 +85,28 @@ impl Secure {
         run(&mut order, 60)
     }
 
+    /// A real Nix that trusts the authority has all paths from `url`, as they are.
+    #[track_caller]
+    pub(crate) fn substitute(&self, version: Version, url: &str) {
+        let client = Client::new(version, &fixtures().store);
+        let words = client.copy_words(url, &self.server.key(), &ordinary());
+        let mut order = client.program("nix");
+        order.env("NIX_SSL_CERT_FILE", self.authority.bundle());
+        run(order.args(words), 180).expect_success();
+        for path in ordinary() {
+            assert!(
+                client.dump(path) == fixtures().dump(path),
+                "{path:?} arrived with other bytes"
+            );
+        }
+    }
+
     pub(crate) fn handshakes(&self, labels: &str) -> f64 {
         self.server.metric("snowbank_tls_handshakes", labels)
     }
 }
 
-pub(crate) fn ordinary() -> Vec<&'static StorePath> {
+fn ordinary() -> Vec<&'static StorePath> {
     ORDINARY.iter().map(|name| path(name)).collect()
 }
 
@@ -99,17 +115,7 @@ fn a_real_nix_substitutes_over_http2_with_the_authority_in_its_settings() {
     let (secure, other) = (Secure::start(""), Authority::new());
     for version in Version::BOTH {
         let before = secure.server.metric("snowbank_connections", "event=\"http2\"");
-        let client = Client::new(version, &fixtures().store);
-        let words = client.copy_words(&secure.url(), &secure.server.key(), &ordinary());
-        let mut order = client.program("nix");
-        order.env("NIX_SSL_CERT_FILE", secure.authority.bundle());
-        run(order.args(words), 180).expect_success();
-        for path in ordinary() {
-            assert!(
-                client.dump(path) == fixtures().dump(path),
-                "{path:?} arrived with other bytes"
-            );
-        }
+        secure.substitute(version, &secure.url());
         let after = secure.server.metric("snowbank_connections", "event=\"http2\"");
         assert!(after > before, "{version:?} did not speak HTTP/2");
         // Who trusts another authority gets nothing.

@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::json;
@@ -18,6 +18,7 @@ use crate::support::{
     command,
     fixtures::fixtures,
     front::free_port,
+    host::Process,
     nix::{Outcome, Scratch, run, tempdir},
     server::{Server, Setup},
     wait_until,
@@ -25,22 +26,10 @@ use crate::support::{
 
 const NAME: &str = "cache.n3x.internal";
 
-/// Ended with the test.
-struct Program(Child);
-
-impl Program {
-    fn start(order: &mut Command, log: &Path) -> Self {
-        let log = fs::File::create(log).unwrap();
-        order.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Self(order.spawn().unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(order: &mut Command, log: &Path) -> Process {
+    let log = fs::File::create(log).unwrap();
+    order.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    Process(order.spawn().unwrap())
 }
 
 /// An ACME server and its name server.
@@ -50,8 +39,8 @@ struct Pebble {
     authority: Authority,
     directory: String,
     management: u16,
-    server: Program,
-    _names: Program,
+    server: Process,
+    _names: Process,
 }
 
 impl Pebble {
@@ -72,11 +61,11 @@ impl Pebble {
         order.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-management", "127.0.0.1:0"]);
         order.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
         order.args(["-dns01", &format!("127.0.0.1:{names}")]);
-        let names_server = Program::start(&mut order, &own.path().join("names.log"));
+        let names_server = start(&mut order, &own.path().join("names.log"));
         let mut order = command("pebble");
         order.arg("-config").arg(&config).args(["-dnsserver", &format!("127.0.0.1:{names}")]);
         order.env("PEBBLE_VA_NOSLEEP", "1");
-        let server = Program::start(&mut order, &own.path().join("pebble.log"));
+        let server = start(&mut order, &own.path().join("pebble.log"));
         let directory = format!("https://localhost:{listen}/dir");
         let pebble = Self { own, authority, directory, management, server, _names: names_server };
         // It answers by TCP as well.

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read as _, Write as _},
     path::Path,
-    process::{Child, ChildStdout, Stdio},
+    process::{ChildStdout, Stdio},
 };
 
 use rcgen::{
@@ -18,8 +18,8 @@ use crate::{
         authority::{Authority, Issued, put},
         command,
         fixtures::path,
-        host::{Home, Host},
-        nix::{Outcome, StorePath},
+        host::{Home, Host, Process},
+        nix::{Outcome, StorePath, run},
         pushed::narinfos,
         wait_until,
     },
@@ -142,7 +142,7 @@ fn a_name_may_what_it_is_given_and_a_token_cache_takes_either() {
 
 /// One connection over which requests are made by hand.
 struct Session {
-    process: Child,
+    process: Process,
     answers: BufReader<ChildStdout>,
 }
 
@@ -154,14 +154,14 @@ impl Session {
         order.arg("-CAfile").arg(secure.authority.bundle()).arg("-sess_out").arg(session);
         order.arg("-cert").arg(&shown.certificate).arg("-key").arg(&shown.key);
         order.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = order.spawn().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
+        let mut process = Process(order.spawn().unwrap());
+        let answers = BufReader::new(process.0.stdout.take().unwrap());
         Self { process, answers }
     }
 
     /// The status line and the body.
     fn ask(&mut self, path: &str) -> (String, String) {
-        let input = self.process.stdin.as_mut().unwrap();
+        let input = self.process.0.stdin.as_mut().unwrap();
         write!(input, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut lines = Vec::new();
         loop {
@@ -176,13 +176,6 @@ impl Session {
         let mut body = vec![0; length.trim().parse().unwrap()];
         self.answers.read_exact(&mut body).unwrap();
         (lines[0].trim().to_owned(), String::from_utf8(body).unwrap())
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -269,7 +262,7 @@ impl Pushing {
             order.arg("--tls-certificate").arg(&shown.certificate);
             order.arg("--tls-private-key").arg(&shown.key);
         }
-        crate::support::nix::run(&mut order, 120)
+        run(&mut order, 120)
     }
 }
 
@@ -318,7 +311,7 @@ fn a_certificate_that_is_no_use_is_told_before_anything_is_sent() {
     let mut order = pushing.host.order_to_push(url, "", &[pushing.top.as_str()]);
     order.env("SNOWBANK_TLS_CERTIFICATE", &one.certificate);
     order.env("NIX_SSL_CERT_FILE", pushing.own.bundle());
-    let said = crate::support::nix::run(&mut order, 60).expect_failure().stderr;
+    let said = run(&mut order, 60).expect_failure().stderr;
     assert!(said.contains("name --tls-private-key as well"), "{said}");
 }
 
@@ -336,7 +329,7 @@ fn an_agent_goes_on_with_the_certificate_that_replaces_its_own() {
     order.env("NIX_SSL_CERT_FILE", pushing.own.bundle());
     order.env("SNOWBANK_TLS_CERTIFICATE", &old.certificate);
     order.env("SNOWBANK_TLS_PRIVATE_KEY", &old.key).stdout(Stdio::null());
-    let _agent = crate::support::host::Process::start(&mut order, &pushing.host.file("agent.log"));
+    let _agent = Process::start(&mut order, &pushing.host.file("agent.log"));
     let pushed = |expression: &str| {
         let path = pushing.host.build_and_queue(expression).remove(0);
         wait_until("it is pushed", PATIENCE, || {

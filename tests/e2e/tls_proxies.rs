@@ -5,12 +5,12 @@ use std::{fmt::Write as _, fs};
 use crate::{
     support::{
         command,
-        fixtures::{ORDINARY, fixtures, path},
+        fixtures::{ORDINARY, path},
         front::{Front, Kind},
         http::field,
-        nix::{Client, Version, run, tempdir},
+        nix::{Version, run, tempdir},
     },
-    tls::{Secure, ordinary},
+    tls::Secure,
 };
 
 const DOWNLOADS: usize = 1000;
@@ -80,17 +80,7 @@ fn through(kind: Kind) {
     let front = Front::start(kind, &shown, secure.server.address());
     download(&secure, &front.url(), &front.url());
     for version in Version::BOTH {
-        let client = Client::new(version, &fixtures().store);
-        let words = client.copy_words(&front.url(), &secure.server.key(), &ordinary());
-        let mut order = client.program("nix");
-        order.env("NIX_SSL_CERT_FILE", secure.authority.bundle());
-        run(order.args(words), 180).expect_success();
-        for path in ordinary() {
-            assert!(
-                client.dump(path) == fixtures().dump(path),
-                "{path:?} arrived with other bytes"
-            );
-        }
+        secure.substitute(version, &front.url());
     }
     assert_eq!(
         secure.server.metric("snowbank_aborted_transfers_total", ""),

@@ -67,12 +67,8 @@ async fn over_http1<T, S, B>(
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let progress = Arc::new(Progress::default());
-    let stats = shared.stats.clone();
-    let scanner = Some(HeadScanner::new());
-    let guard = Guard::new(transport, scanner, shared.deadlines, stats, progress.clone());
-    let service = Tracked { service, progress: progress.clone() };
-    let connection = shared.http.serve_connection(TokioIo::new(guard), service);
+    let (guard, service, progress) = watched(transport, Some(HeadScanner::new()), service, shared);
+    let connection = shared.http.serve_connection(guard, service);
     to_its_end(connection, &progress, shared, stage).await;
 }
 
@@ -90,12 +86,22 @@ async fn over_http2<T, S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     shared.stats.http2.fetch_add(1, Relaxed);
+    let (guard, service, progress) = watched(transport, None, service, shared);
+    let connection = shared.http2.serve_connection(guard, service);
+    to_its_end(connection, &progress, shared, stage).await;
+}
+
+/// What hyper is given of a connection: both know of each other by what they note.
+fn watched<T: Transport, S>(
+    transport: T,
+    scanner: Option<HeadScanner>,
+    service: S,
+    shared: &Shared,
+) -> (TokioIo<Guard<T>>, Tracked<S>, Arc<Progress>) {
     let progress = Arc::new(Progress::default());
     let stats = shared.stats.clone();
-    let guard = Guard::new(transport, None, shared.deadlines, stats, progress.clone());
-    let service = Tracked { service, progress: progress.clone() };
-    let connection = shared.http2.serve_connection(TokioIo::new(guard), service);
-    to_its_end(connection, &progress, shared, stage).await;
+    let guard = Guard::new(transport, scanner, shared.deadlines, stats, progress.clone());
+    (TokioIo::new(guard), Tracked { service, progress: progress.clone() }, progress)
 }
 
 /// A connection that can be told to take no more requests.

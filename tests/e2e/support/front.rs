@@ -4,7 +4,6 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Stdio},
-    time::{Duration, Instant},
 };
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     authority::Issued,
     command,
     nix::{Scratch, tempdir},
+    wait_for,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +72,18 @@ impl Front {
         Self { process: order.spawn().unwrap(), port, own }
     }
 
+    /// Whether it does; it ends where it cannot.
     fn listens(&mut self) -> bool {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none() {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return true;
+        let listens = wait_for("the proxy listens or ends", PATIENCE, || {
+            match self.process.try_wait().unwrap() {
+                Some(_) => Some(false),
+                None => TcpStream::connect(("127.0.0.1", self.port)).is_ok().then_some(true),
             }
-            std::thread::sleep(Duration::from_millis(20));
+        });
+        if !listens {
+            println!("{}", self.log());
         }
-        println!("{}", self.log());
-        false
+        listens
     }
 
     pub(crate) fn url(&self) -> String {

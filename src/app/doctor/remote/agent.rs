@@ -1,7 +1,6 @@
 //! Requests as Nix makes them: with the authorities and the login of whoever fetches.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use zeroize::Zeroizing;
 use super::super::Finding;
 use super::contact::asks_login;
 use super::{Client, Step, Stopped};
+use crate::client::credentials;
 use crate::client::netrc::{self, Login};
 use crate::client::nix_conf::view::{View, Who};
 use crate::source::upstream::connect::{Address, Connector};
@@ -25,8 +25,6 @@ const NAR_TIMEOUT: Duration = Duration::from_secs(3600);
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// No small thing is larger, in bytes.
 const MAX_SMALL: u64 = 1 << 20;
-/// No netrc is longer, in bytes.
-const MAX_NETRC: u64 = 1 << 20;
 /// As many as Nix follows.
 const REDIRECTS: u32 = 10;
 /// One thing is asked for after the other.
@@ -121,14 +119,8 @@ pub(super) fn why(error: &ureq::Error) -> String {
     }
 }
 
-fn read_netrc(view: &View) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    File::open(&view.netrc)?.take(MAX_NETRC).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 fn authorization(view: &View, address: &Address) -> Option<Zeroizing<String>> {
-    let text = read_netrc(view).ok()?;
+    let text = credentials::read(&view.netrc).ok()?;
     let Login { user, password } = netrc::login_for(address.host(), &text)?;
     let pair = Zeroizing::new(format!("{user}:{password}"));
     Some(Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))
@@ -142,7 +134,7 @@ fn judge_netrc(view: &View, address: &Address, asked: Option<u16>) -> Finding {
          is named as `netrc-file` in {})",
         view.file.display()
     );
-    let why = match read_netrc(view) {
+    let why = match credentials::read(&view.netrc) {
         Ok(text) if netrc::login_for(host, &text).is_some() => {
             return has_login(view, address, asked);
         }

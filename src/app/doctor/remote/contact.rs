@@ -132,6 +132,7 @@ pub(super) const fn asks_login(status: u16) -> bool {
 /// Judges the first answer; gives its status.
 pub(super) fn judge(
     client: &Client<'_>,
+    place: SocketAddr,
     contact: Result<Head, ContactError>,
     findings: &mut Vec<Finding>,
 ) -> Result<u16, Stopped> {
@@ -139,7 +140,7 @@ pub(super) fn judge(
     let head = match contact {
         Ok(head) if head.status != 400 || address.is_secure() => head,
         other => {
-            findings.push(unspoken(address, other));
+            findings.push(unspoken(address, place, other));
             return Err(Stopped(Step::Http));
         }
     };
@@ -158,13 +159,13 @@ pub(super) fn judge(
 }
 
 /// What an answer means that is none, or that says that the request was not understood.
-fn unspoken(address: &Address, contact: Result<Head, ContactError>) -> Finding {
+fn unspoken(address: &Address, place: SocketAddr, contact: Result<Head, ContactError>) -> Finding {
     match contact {
         Err(ContactError::Io(error)) if is_timeout(&error) => Finding::problem(
             format!("HTTP: connected, and then no answer in {} s", ANSWER_TIMEOUT.as_secs()),
             "look whether the server hangs, and whether it is a cache that listens there",
         ),
-        _ if !address.is_secure() && speaks_tls(address) => Finding::problem(
+        _ if !address.is_secure() && speaks_tls(address, place) => Finding::problem(
             format!("HTTP: {} speaks TLS, and was spoken to without", address.url()),
             format!("write https:// in the URL: {}", address.url().replacen("http:", "https:", 1)),
         ),
@@ -186,11 +187,8 @@ fn unspoken(address: &Address, contact: Result<Head, ContactError>) -> Finding {
 }
 
 /// Whether a handshake at the same place comes to something.
-fn speaks_tls(address: &Address) -> bool {
+fn speaks_tls(address: &Address, place: SocketAddr) -> bool {
     let shake = || -> io::Result<()> {
-        use std::net::ToSocketAddrs as _;
-        let mut places = (address.host(), address.port()).to_socket_addrs()?;
-        let place = places.next().ok_or(io::ErrorKind::NotFound)?;
         probe::shake_hands(Bounded::open(place)?, &server_name(address)?, &[b"http/1.1"])?;
         Ok(())
     };

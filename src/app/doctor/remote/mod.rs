@@ -16,7 +16,8 @@ mod text;
 mod trusted;
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 
 use super::{Finding, Verdict};
 use crate::client::nix_conf::view::{Lookup, View};
@@ -84,8 +85,7 @@ struct Client<'a> {
 /// Looks at everything between this machine and the cache.
 pub fn examine(question: &Question, lookup: Lookup<'_>) -> Vec<Finding> {
     let views = View::all(Path::new("/"), lookup);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = Timestamp::now().as_second();
     let client = Client { question, views: &views, lookup, now };
     let mut findings = settings::examine(&client);
     if let Err(Stopped(last)) = client.go(&mut findings) {
@@ -176,9 +176,9 @@ impl Client<'_> {
                 findings.extend(offset.map(contact::clock));
                 return Err(Stopped(Step::Tls));
             }
-            contact::judge(self, contact, findings)
+            contact::judge(self, place, contact, findings)
         } else {
-            contact::judge(self, contact::plain(address, place), findings)
+            contact::judge(self, place, contact::plain(address, place), findings)
         }
     }
 
