@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 mod agent;
+mod ca;
 mod cache;
 mod client;
 mod doctor;
@@ -52,6 +53,7 @@ use crate::keep::snapshots::SnapshotError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
+use crate::tls::authority::AuthorityError;
 use crate::zfs::ZfsError;
 use crate::zfs::layout::LayoutError;
 use crate::zfs::replicate::ReplicateError;
@@ -75,6 +77,7 @@ enum Command {
     Cache(cache::CacheArguments),
     Key(key::KeyArguments),
     Token(token::TokenArguments),
+    Ca(ca::CaArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
     Doctor(doctor::DoctorArguments),
@@ -175,6 +178,9 @@ pub enum CommandError {
     /// A copy is not what it should be.
     #[error(transparent)]
     Replicate(#[from] ReplicateError),
+    /// A certificate authority does not do what it is asked.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
 }
 
 impl CommandError {
@@ -190,6 +196,7 @@ impl CommandError {
             | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
             Self::Format(error) if error.is_refusal() => 2,
             Self::MoveNix(error) if error.is_refusal() => 2,
+            Self::Authority(error) if error.is_refusal() => 2,
             Self::Key(_)
             | Self::App(_)
             | Self::NoToken(_)
@@ -213,7 +220,8 @@ impl CommandError {
             | Self::Destroy(_)
             | Self::Problems(_)
             | Self::Input(_)
-            | Self::Replicate(_) => 1,
+            | Self::Replicate(_)
+            | Self::Authority(_) => 1,
         }
     }
 }
@@ -255,6 +263,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Cache(arguments) => cache::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Ca(arguments) => ca::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
@@ -305,7 +314,7 @@ mod tests {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{help}");
             // Those with few arguments show the examples of all at their head.
-            if ["zfs", "cache", "release"].contains(&command.get_name()) {
+            if ["zfs", "cache", "release", "ca"].contains(&command.get_name()) {
                 let below = command.get_subcommands_mut();
                 for below in below.filter(|below| below.get_name() != "help") {
                     let help = below.render_long_help().to_string();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ pub struct Validity {
     pub not_before: i64,
     /// Until when, in seconds since 1970.
     pub not_after: i64,
-    /// The DNS names in it.
+    /// The hosts that it is for: DNS names and addresses.
     pub names: Vec<String>,
 }
 
@@ -157,14 +158,10 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, PrivateKeyDer<'static>),
 fn validity(path: &Path, der: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
     let (_, parsed) =
         X509Certificate::from_der(der).map_err(|error| malformed(path, error.to_string()))?;
-    let names = alternative_names(&parsed, |name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    });
     Ok(Validity {
         not_before: parsed.validity().not_before.timestamp(),
         not_after: parsed.validity().not_after.timestamp(),
-        names,
+        names: alternative_names(&parsed, host),
     })
 }
 
@@ -176,6 +173,21 @@ pub(super) fn alternative_names(
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     let names = alternatives.iter().flat_map(|names| &names.value.general_names);
     names.filter_map(take).collect()
+}
+
+/// A name that a host has: a DNS name or an address.
+pub(super) fn host(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    }
+}
+
+/// An address as certificates have it, of either family.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 pub(super) fn malformed(path: &Path, what: String) -> CertificateError {

@@ -2,6 +2,7 @@
 //! is to think of what it is shown.
 
 pub mod acme;
+pub mod authority;
 pub mod certificate;
 pub mod challenge;
 pub mod client;

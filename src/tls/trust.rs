@@ -1,7 +1,6 @@
 //! What a client thinks of a certificate that it is shown: its names, its time, and who stands for it, each
 //! for itself, so that all that is wrong can be said at once.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError as Refusal, Error, RootCertStore};
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::certificate::{CertificateError, alternative_names, chain, read};
+use super::certificate::{CertificateError, alternative_names, chain, host, read};
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,18 +65,6 @@ impl Described {
     /// Whether nobody but itself stands for it.
     pub fn is_self_signed(&self) -> bool {
         self.subject == self.issuer
-    }
-}
-
-fn host(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
-            address.ok().map(|address| address.to_string())
-        }
-        _ => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What nobody but the server's user may read: the directory of its state, and the database in it.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
 
 use super::{BankError, io_error, sync_directory_of, system};
 
@@ -29,16 +32,117 @@ pub fn make_private_file(path: &Path) -> Result<(), BankError> {
 
 /// Puts `bytes` into a file, mode 0600, whole and durable, in the place of what is there. For one writer.
 pub fn replace_private_file(path: &Path, bytes: &[u8]) -> Result<(), BankError> {
-    let temporary = path.with_extension("new");
+    put_file(path, bytes, 0o600, system::rename_over)
+}
+
+/// The same for what everybody may read, mode 0644: a certificate, a list of those that were revoked.
+pub fn replace_public_file(path: &Path, bytes: &[u8]) -> Result<(), BankError> {
+    put_file(path, bytes, 0o644, system::rename_over)
+}
+
+/// Puts `bytes` into a new file, mode 0600, whole and durable. One that is there already stays, and is an error.
+pub fn create_private_file(path: &Path, bytes: &[u8]) -> Result<(), BankError> {
+    put_file(path, bytes, 0o600, system::rename_new)
+}
+
+/// The same for what everybody may read, mode 0644.
+pub fn create_public_file(path: &Path, bytes: &[u8]) -> Result<(), BankError> {
+    put_file(path, bytes, 0o644, system::rename_new)
+}
+
+fn put_file(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    rename: fn(&Path, &Path) -> io::Result<()>,
+) -> Result<(), BankError> {
+    let temporary = beside(path);
     // What a crash left.
     system::remove(&temporary).map_err(io_error(&temporary))?;
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
-    let file = file.map_err(io_error(&temporary))?;
-    give_to_owner(&temporary).map_err(io_error(&temporary))?;
-    system::write(&file, bytes).map_err(io_error(&temporary))?;
-    system::sync(&file, &temporary).map_err(io_error(&temporary))?;
-    system::rename_over(&temporary, path).map_err(io_error(path))?;
+    write_new(&temporary, bytes, mode).map_err(io_error(&temporary))?;
+    if let Err(error) = rename(&temporary, path) {
+        system::remove(&temporary).map_err(io_error(&temporary))?;
+        return Err(io_error(path)(error));
+    }
     sync_directory_of(path)
+}
+
+/// A file that is to be in a directory made by [`make_directory_whole`].
+pub struct NewFile<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Whether nobody else may read it.
+    pub is_private: bool,
+}
+
+/// Makes `directory`, mode 0700, with these files and these empty directories in it: durably, and all of it or
+/// nothing. What is there already, other than an empty directory, is an error of the kind `DirectoryNotEmpty`
+/// or `NotADirectory`.
+pub fn make_directory_whole(
+    directory: &Path,
+    files: &[NewFile<'_>],
+    directories: &[&str],
+) -> Result<(), BankError> {
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(parent).map_err(io_error(parent))?;
+    // Held until the end: two at once would write into one another's.
+    let lock = File::open(parent).map_err(io_error(parent))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|error| io_error(parent)(error.into()))?;
+    let temporary = beside(directory);
+    clear(&temporary, files, directories).map_err(io_error(&temporary))?;
+    make_private_directory(&temporary)?;
+    for file in files {
+        let path = temporary.join(file.name);
+        let mode = if file.is_private { 0o600 } else { 0o644 };
+        write_new(&path, file.bytes, mode).map_err(io_error(&path))?;
+    }
+    for name in directories {
+        make_private_directory(&temporary.join(name))?;
+    }
+    system::sync_directory(&temporary).map_err(io_error(&temporary))?;
+    if let Err(error) = system::rename_over(&temporary, directory) {
+        clear(&temporary, files, directories).map_err(io_error(&temporary))?;
+        return Err(io_error(directory)(error));
+    }
+    sync_directory_of(directory)
+}
+
+/// Gives a directory another name, durably, where there is nothing yet.
+pub fn rename_directory(from: &Path, to: &Path) -> Result<(), BankError> {
+    system::rename_new(from, to).map_err(io_error(from))?;
+    sync_directory_of(to)
+}
+
+/// Removes what a crash left of a directory: what would be in it, and nothing else.
+fn clear(directory: &Path, files: &[NewFile<'_>], directories: &[&str]) -> io::Result<()> {
+    for file in files {
+        system::remove(&directory.join(file.name))?;
+    }
+    for place in directories.iter().map(|name| directory.join(name)).chain([directory.into()]) {
+        match std::fs::remove_dir(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+    give_to_owner(path)?;
+    system::write(&file, bytes)?;
+    system::sync(&file, path)
+}
+
+/// `.NAME.new` for `NAME`, in the same directory.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// Root makes files on behalf of whoever the directory belongs to: what `sudo snowbank token create`
@@ -97,13 +201,68 @@ mod tests {
     fn a_private_file_is_replaced_whole_whatever_a_crash_left() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("issued.pem");
-        std::fs::write(root.path().join("issued.new"), "half").unwrap();
+        std::fs::write(root.path().join(".issued.pem.new"), "half").unwrap();
         for text in ["first", "second"] {
             replace_private_file(&file, text.as_bytes()).unwrap();
             assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
             assert_eq!(mode(&file), 0o600);
         }
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+        replace_public_file(&file, b"third").unwrap();
+        assert_eq!(mode(&file), 0o644);
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_created() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, create, bits) in [
+            ("a.key", create_private_file as fn(&Path, &[u8]) -> Result<(), BankError>, 0o600),
+            ("a.pem", create_public_file, 0o644),
+        ] {
+            let file = root.path().join(name);
+            create(&file, b"first").unwrap();
+            create(&file, b"second").unwrap_err();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "first");
+            assert_eq!(mode(&file), bits);
+        }
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_directory_is_made_whole_or_not_at_all_and_never_over_another() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("in/ca");
+        let files = [
+            NewFile { name: "a.key", bytes: b"key", is_private: true },
+            NewFile { name: "a.pem", bytes: b"pem", is_private: false },
+        ];
+        let left = root.path().join("in/.ca.new");
+        std::fs::create_dir_all(left.join("issued")).unwrap();
+        std::fs::write(left.join("a.key"), "half").unwrap();
+        make_directory_whole(&directory, &files, &["issued"]).unwrap();
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join("a.key")), 0o600);
+        assert_eq!(mode(&directory.join("a.pem")), 0o644);
+        assert_eq!(std::fs::read_to_string(directory.join("a.key")).unwrap(), "key");
+        assert!(directory.join("issued").is_dir());
+        let other = [NewFile { name: "a.key", bytes: b"other", is_private: true }];
+        let refused = make_directory_whole(&directory, &other, &[]).unwrap_err();
+        assert!(
+            matches!(&refused, BankError::Io { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty),
+            "{refused:?}"
+        );
+        assert_eq!(std::fs::read_to_string(directory.join("a.key")).unwrap(), "key");
+        assert_eq!(std::fs::read_dir(root.path().join("in")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_nobody_knows_of_is_never_cleared_away() {
+        let root = tempfile::tempdir().unwrap();
+        let left = root.path().join(".ca.new");
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join("diary"), "mine").unwrap();
+        make_directory_whole(&root.path().join("ca"), &[], &[]).unwrap_err();
+        assert_eq!(std::fs::read_to_string(left.join("diary")).unwrap(), "mine");
     }
 
     #[test]
