@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use crate::bank::publish::private::{make_private_directory, replace_private_file};
 use crate::http::listen::ListenAddress;
 use crate::http::state::State;
-use crate::tls::acme::{Acme, Obtained};
+use crate::tls::acme::Obtained;
+use crate::tls::issuance::Issuance;
 use crate::tls::server::{Reloaded, Tls};
 
 /// How often it is looked for changed files. Looking is two system calls.
@@ -74,42 +75,51 @@ async fn look(tls: &Arc<Tls>, state: &Arc<State>, told: Option<String>) -> Optio
 
 /// Has a certificate issued whenever the next one is due, for ever.
 pub(super) async fn keep_renewed(
-    acme: Option<Arc<Acme>>,
+    issuance: Option<Arc<Issuance>>,
     tls: Option<Arc<Tls>>,
     state: &Arc<State>,
 ) {
-    let (Some(acme), Some(tls)) = (acme, tls) else { return std::future::pending().await };
+    let (Some(issuance), Some(tls)) = (issuance, tls) else {
+        return std::future::pending().await;
+    };
     let mut after_failure = RETRY_FIRST;
     loop {
-        let now = Timestamp::now().as_second();
-        let is_due = tls.validity().is_none_or(|validity| validity.is_due(now, acme.names()));
-        let pause = if !is_due {
-            DUE_EVERY
-        } else if let Err(why) = renew(&acme, &tls).await {
-            tracing::error!("no certificate was issued, and what is in use stays: {why}");
-            state.metrics.tls.renewed(false);
-            let pause = after_failure;
-            after_failure = (after_failure * 2).min(RETRY_LAST);
-            pause
-        } else {
-            tracing::info!("a certificate was issued for {}", acme.names().join(", "));
-            state.metrics.tls.renewed(true);
-            after_failure = RETRY_FIRST;
-            // Never more often than this, whatever stands in what was issued.
-            RETRY_FIRST
+        let pause = match renew(&issuance, &tls).await {
+            Ok(false) => DUE_EVERY,
+            Ok(true) => {
+                tracing::info!("a certificate was issued for {}", issuance.names().join(", "));
+                state.metrics.tls.renewed(true);
+                after_failure = RETRY_FIRST;
+                // Never more often than this, whatever stands in what was issued.
+                RETRY_FIRST
+            }
+            Err(why) => {
+                tracing::error!("no certificate was issued, and what is in use stays: {why}");
+                state.metrics.tls.renewed(false);
+                let pause = after_failure;
+                after_failure = (after_failure * 2).min(RETRY_LAST);
+                pause
+            }
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn renew(acme: &Arc<Acme>, tls: &Arc<Tls>) -> Result<(), String> {
-    let (acme, tls, runtime) = (Arc::clone(acme), Arc::clone(tls), Handle::current());
+/// Has a certificate issued if it is time, and says whether one was.
+async fn renew(issuance: &Arc<Issuance>, tls: &Arc<Tls>) -> Result<bool, String> {
+    let (issuance, tls, runtime) = (Arc::clone(issuance), Arc::clone(tls), Handle::current());
     // A thread of its own: there are files to be read and written in between, and a server to be waited for.
     let renewed = tokio::task::spawn_blocking(move || {
+        let now = Timestamp::now().as_second();
+        let is_due = tls.validity().is_none_or(|validity| validity.is_due(now, &issuance.names()));
+        if !is_due && issuance.is_by_the_same(&tls.chain()) {
+            return Ok(false);
+        }
         let directory = tls.certificate_file().parent().unwrap_or(Path::new("/"));
         make_private_directory(directory).map_err(|error| error.to_string())?;
-        let obtained = runtime.block_on(acme.obtain(tls.challenges()));
-        keep(&obtained.map_err(|error| error.to_string())?, &tls)
+        let obtained = runtime.block_on(issuance.obtain(tls.challenges(), now));
+        keep(&obtained.map_err(|error| error.to_string())?, &tls)?;
+        Ok(true)
     });
     renewed.await.map_err(|error| error.to_string())?
 }

@@ -52,7 +52,7 @@ use crate::source::local::bake::{BakeSettings, Bakery};
 use crate::source::local::tree::ReadPool;
 use crate::source::local::{LocalStore, StoreLayout};
 use crate::source::{BankSource, Source};
-use crate::tls::acme::Acme;
+use crate::tls::issuance::Issuance;
 use crate::tls::server::{Tls, TlsError};
 
 /// The directory of keys and the one that is made at the first start.
@@ -132,10 +132,10 @@ async fn serve(config: Config) -> Result<(), AppError> {
         Notifier::from_environment(|name| std::env::var_os(name)).map_err(AppError::Runtime)?;
     let stats = Arc::new(ConnectionStats::default());
     let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
-    let acme = config
-        .acme
+    let issuance = config
+        .issuer
         .clone()
-        .map(|settings| Arc::new(Acme::new(settings, &config.data_dir.join("tls"))));
+        .map(|settings| Arc::new(Issuance::new(settings, &config.data_dir.join("tls"))));
     let revocations = tls.as_ref().map(|tls| tls.revocations()).unwrap_or_default();
     let state = Arc::new(build(&config, Arc::clone(&stats), revocations)?);
     let limits = ListenLimits::from(&config.limits);
@@ -167,7 +167,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = keep_retrying(&state) => {}
         () = healing::keep_healing(&config, &state) => {}
         () = certificates::keep_current(tls.clone(), &addresses, &state) => {}
-        () = certificates::keep_renewed(acme, tls, &state) => {}
+        () = certificates::keep_renewed(issuance, tls, &state) => {}
     }
     tracing::info!("stopped");
     Ok(())

@@ -41,7 +41,7 @@ pub(super) fn check(
         },
     };
     let places = Places { origin, base, home: home.as_deref() };
-    let (tls, acme) = tls::check(&raw.tls, &places, &data_dir)?;
+    let (tls, issuer) = tls::check(&raw.tls, &places, &data_dir)?;
     let listen = overrides.listen(environment).or_else(|| section.get("listen", &raw.listen));
     let listen = match listen {
         Some(setting) => addresses(&setting, tls.as_ref())?,
@@ -52,7 +52,7 @@ pub(super) fn check(
         listen,
         clients: tls::clients(raw, origin, tls.as_ref())?,
         tls,
-        acme,
+        issuer,
         socket_mode: 0o660,
         caches: Vec::new(),
         zfs: zfs::check(&raw.zfs, origin)?,

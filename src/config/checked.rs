@@ -17,7 +17,7 @@ use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
 use crate::sign::PublicKey;
 use crate::source::upstream::connect::Address;
-use crate::tls::acme::AcmeSettings;
+use crate::tls::issuance::IssuerSettings;
 use crate::tls::server::TlsFiles;
 use crate::zfs::DatasetName;
 
@@ -39,7 +39,7 @@ pub struct Config {
     /// What is shown to those who come over TLS, and what they may show.
     pub tls: Option<TlsFiles>,
     /// Who issues the certificate that is shown, if it is not given.
-    pub acme: Option<AcmeSettings>,
+    pub issuer: Option<IssuerSettings>,
     /// What the names in client certificates may do.
     pub clients: Vec<ClientGrant>,
     /// The mode of unix sockets that we make ourselves.

@@ -69,6 +69,8 @@ pub(super) struct RawTls {
     pub(super) certificate: Option<Value>,
     pub(super) key: Option<Value>,
     pub(super) names: Option<Value>,
+    pub(super) ca_certificate: Option<Value>,
+    pub(super) ca_key: Option<Value>,
     pub(super) acme_directory: Option<Value>,
     pub(super) acme_contact: Option<Value>,
     pub(super) acme_ca: Option<Value>,

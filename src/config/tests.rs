@@ -7,6 +7,7 @@ use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::ListenAddress;
 use crate::ingest::Accept;
 use crate::sign::PublicKey;
+use crate::tls::issuance::IssuerSettings;
 
 const KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 
@@ -116,6 +117,42 @@ fn names_of_client_certificates_are_given_rights_where_an_authority_is_named() {
         ("tls.client_ca = 'ca.pem'".into(), "it takes tls.certificate and tls.key"),
         ("tls.client_crl = 'crl.pem'".into(), "it takes tls.client_ca"),
         (format!("{tls}[client.ci]\nname = 1\n"), "did you mean client.<name>.names?"),
+    ] {
+        let error = load_text(&text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_issued_takes_names_and_an_issuer_and_nothing_that_is_given() {
+    let internal = "[tls]\ncertificate_from = 'internal-ca'\n";
+    let authority = "ca_certificate = 'i.pem'\nca_key = '/run/keys/i.key'\n";
+    let acme = "[tls]\ncertificate_from = 'acme'\n";
+    let directory = "acme_directory = 'https://ca.example.org/directory'\n";
+    let names = "names = ['Cache.n3x.internal', '10.0.0.5']\n";
+    let config = load_text(&format!("{internal}{authority}{names}")).unwrap();
+    let Some(IssuerSettings::Internal(settings)) = config.issuer else { panic!("{config:?}") };
+    let found: Vec<String> = settings.names.iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["cache.n3x.internal", "10.0.0.5"]);
+    assert_eq!(settings.certificate, Path::new("/etc/i.pem"));
+    assert_ne!(config.tls.unwrap().certificate.certificate, Path::new("/etc/i.pem"));
+    for (text, why) in [
+        (format!("{internal}{authority}"), "tls.names = \"none\": at least one name"),
+        (format!("{internal}{names}"), "it takes both tls.ca_certificate and tls.ca_key"),
+        (format!("{internal}{names}ca_key = 'k'\n"), "it takes both tls.ca_certificate"),
+        (
+            format!("{internal}{names}{authority}certificate = 'c'\nkey = 'k'\n"),
+            "none can be named",
+        ),
+        (format!("{internal}{names}{authority}{directory}"), "certificate_from = \"acme\" as well"),
+        (format!("[tls]\n{authority}"), "certificate_from = \"internal-ca\" as well"),
+        (format!("[tls]\n{names}"), "\"internal-ca\" or \"acme\" as well"),
+        (format!("{internal}{authority}names = ['a b']\n"), "a DNS name such as"),
+        (format!("{acme}names = ['n3x.internal']\n"), "the URL of the ACME server's directory"),
+        (format!("{acme}{directory}"), "at least one name"),
+        (format!("{acme}{directory}{names}"), "a DNS name such as"),
+        (format!("{acme}{directory}names = ['*.n3x.internal']\n"), "a DNS name such as"),
+        ("[tls]\ncertificate_from = 'vault'\n".into(), "\"internal-ca\""),
     ] {
         let error = load_text(&text).unwrap_err();
         assert!(error.contains(why), "{text}: {error}");

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::DnsName;
 use toml::Value;
 
 use super::caches::Places;
@@ -15,25 +14,33 @@ use crate::auth::certificate::{ClientGrant, NamePattern};
 use crate::http::listen::ListenAddress;
 use crate::source::upstream::connect::Address;
 use crate::tls::acme::AcmeSettings;
+use crate::tls::authority::names::HostName;
 use crate::tls::client::ClientFiles;
-use crate::tls::server::{CertificateFiles, TlsFiles};
+use crate::tls::issuance::{InternalSettings, IssuerSettings};
+use crate::tls::server::{CertificateFiles, CertificateFrom, TlsFiles};
 
 const BOTH: &str = "it takes both tls.certificate and tls.key, or neither";
+const BOTH_OF_THE_AUTHORITY: &str = "it takes both tls.ca_certificate and tls.ca_key";
 const NO_CERTIFICATE: &str = "it takes tls.certificate and tls.key as well";
 const NOT_BY_ACME: &str = "it takes tls.certificate_from = \"acme\" as well";
-const BY_ACME: &str =
-    "the certificate is issued by ACME (tls.certificate_from), so none can be named";
+const NOT_INTERNAL: &str = "it takes tls.certificate_from = \"internal-ca\" as well";
+const NOT_ISSUED: &str = "it takes tls.certificate_from = \"internal-ca\" or \"acme\" as well";
+const IS_ISSUED: &str =
+    "the server has its certificate issued (tls.certificate_from), so none can be named";
 const NO_DIRECTORY: &str = "the URL of the ACME server's directory is expected";
 const A_DIRECTORY: &str =
     "a URL such as \"https://ca.example.org/acme/acme/directory\" is expected";
-/// Where what is issued lies, certificate and key in one file, in the data directory.
-const OWN: &str = "tls/issued.pem";
+const A_NAME: &str = "a DNS name such as \"cache.example.org\" is expected";
+/// Where what is issued lies, certificate and key in one file, in the data directory: of each issuer another one,
+/// so that whoever goes from one to the other gets a certificate of the other at once.
+const BY_ACME: &str = "tls/issued.pem";
+const BY_ITSELF: &str = "tls/internal.pem";
 const NO_SCOPES: &str = "\"push\", \"pull\" or both are expected";
 const NO_AUTHORITY: &str =
     "it takes tls.client_ca as well, which says whose certificates are looked at";
 
 /// What is shown, and who issues it, if the server sees to that itself.
-pub(super) type Shown = (Option<TlsFiles>, Option<AcmeSettings>);
+pub(super) type Shown = (Option<TlsFiles>, Option<IssuerSettings>);
 
 pub(super) fn check(
     raw: &RawTls,
@@ -42,34 +49,61 @@ pub(super) fn check(
 ) -> Result<Shown, ConfigError> {
     let section = Section { origin: places.origin, prefix: "tls." };
     let clients = client_files(raw, &section, places)?;
-    let mut is_issued = false;
-    section.set("certificate_from", &raw.certificate_from, &mut is_issued, |setting| {
-        setting.one_of(&[("files", false), ("acme", true)])
+    let mut from = CertificateFrom::Files;
+    section.set("certificate_from", &raw.certificate_from, &mut from, |setting| {
+        setting.one_of(&[
+            ("files", CertificateFrom::Files),
+            ("internal-ca", CertificateFrom::Internal),
+            ("acme", CertificateFrom::Acme),
+        ])
     })?;
-    let given = given_files(raw, &section, places)?;
+    let given = pair(("certificate", &raw.certificate), ("key", &raw.key), BOTH, &section, places)?;
+    let authority = ("ca_certificate", &raw.ca_certificate);
+    let authority =
+        pair(authority, ("ca_key", &raw.ca_key), BOTH_OF_THE_AUTHORITY, &section, places)?;
+    let names = names(raw, &section)?;
     let acme = acme(raw, &section, places)?;
-    if !is_issued {
+    if from != CertificateFrom::Internal && authority.is_some() {
+        return Err(refuse(&section, "ca_certificate", &raw.ca_certificate, NOT_INTERNAL));
+    }
+    if from != CertificateFrom::Acme && acme.is_some() {
+        return Err(refuse(&section, "acme_directory", &raw.acme_directory, NOT_BY_ACME));
+    }
+    if from == CertificateFrom::Files {
         if given.is_none() && clients.is_some() {
             return Err(refuse(&section, "client_ca", &raw.client_ca, NO_CERTIFICATE));
         }
-        if acme.is_some() {
-            return Err(refuse(&section, "acme_directory", &raw.acme_directory, NOT_BY_ACME));
+        if !names.is_empty() {
+            return Err(refuse(&section, "names", &raw.names, NOT_ISSUED));
         }
-        let files = |certificate| TlsFiles { certificate, is_issued: false, clients };
+        let files = |certificate| TlsFiles { certificate, from, clients };
         return Ok((given.map(files), None));
     }
     if given.is_some() {
-        return Err(refuse(&section, "certificate", &raw.certificate, BY_ACME));
+        return Err(refuse(&section, "certificate", &raw.certificate, IS_ISSUED));
     }
-    let Some(acme) = acme else {
-        return Err(refuse(&section, "acme_directory", &raw.acme_directory, NO_DIRECTORY));
-    };
-    if acme.names.is_empty() {
+    if names.is_empty() {
         return Err(refuse(&section, "names", &raw.names, "at least one name is expected"));
     }
-    let own = data_dir.join(OWN);
+    let (own, issuer) = match (from, acme, authority) {
+        (CertificateFrom::Acme, Some(acme), _) => {
+            let names = proved(&names, raw, &section)?;
+            (BY_ACME, IssuerSettings::Acme(AcmeSettings { names, ..acme }))
+        }
+        (CertificateFrom::Acme, None, _) => {
+            return Err(refuse(&section, "acme_directory", &raw.acme_directory, NO_DIRECTORY));
+        }
+        (_, _, Some(CertificateFiles { certificate, key })) => {
+            (BY_ITSELF, IssuerSettings::Internal(InternalSettings { certificate, key, names }))
+        }
+        (_, _, None) => {
+            let value = &raw.ca_certificate;
+            return Err(refuse(&section, "ca_certificate", value, BOTH_OF_THE_AUTHORITY));
+        }
+    };
+    let own = data_dir.join(own);
     let certificate = CertificateFiles { certificate: own.clone(), key: own };
-    Ok((Some(TlsFiles { certificate, is_issued: true, clients }), Some(acme)))
+    Ok((Some(TlsFiles { certificate, from, clients }), Some(issuer)))
 }
 
 /// A file that may be none.
@@ -87,18 +121,34 @@ fn file(
     Ok(path)
 }
 
-fn given_files(
-    raw: &RawTls,
+/// A certificate and its key: both or neither.
+fn pair(
+    (certificate, certificate_value): (&str, &Option<Value>),
+    (key, key_value): (&str, &Option<Value>),
+    expected: &str,
     section: &Section<'_>,
     places: &Places<'_>,
 ) -> Result<Option<CertificateFiles>, ConfigError> {
-    let certificate = file("certificate", &raw.certificate, section, places)?;
-    match (certificate, file("key", &raw.key, section, places)?) {
+    let files = (
+        file(certificate, certificate_value, section, places)?,
+        file(key, key_value, section, places)?,
+    );
+    match files {
         (Some(certificate), Some(key)) => Ok(Some(CertificateFiles { certificate, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(refuse(section, "certificate", &raw.certificate, BOTH)),
-        (None, Some(_)) => Err(refuse(section, "key", &raw.key, BOTH)),
+        (Some(_), None) => Err(refuse(section, certificate, certificate_value, expected)),
+        (None, Some(_)) => Err(refuse(section, key, key_value, expected)),
     }
+}
+
+/// The names to be in what is issued.
+fn names(raw: &RawTls, section: &Section<'_>) -> Result<Vec<HostName>, ConfigError> {
+    let mut names = Vec::new();
+    section.set("names", &raw.names, &mut names, |setting| {
+        let name = |item: Setting| HostName::parse(item.text()?).map_err(|_| item.refuse(A_NAME));
+        setting.list()?.map(name).collect()
+    })?;
+    Ok(names)
 }
 
 fn client_files(
@@ -114,7 +164,7 @@ fn client_files(
     Ok(authorities.map(|authorities| ClientFiles { authorities, revocations }))
 }
 
-/// `None` where no directory is named.
+/// All but the names. `None` where no directory is named.
 fn acme(
     raw: &RawTls,
     section: &Section<'_>,
@@ -124,7 +174,7 @@ fn acme(
         "none" => Ok(None),
         text => Ok(Some(text.to_owned())),
     };
-    let (mut directory, mut contact, mut names) = (None, None, Vec::new());
+    let (mut directory, mut contact) = (None, None);
     section.set("acme_directory", &raw.acme_directory, &mut directory, |setting| {
         let directory = text(setting)?;
         let is_address = directory.as_deref().is_none_or(|url| Address::parse(url).is_ok());
@@ -136,14 +186,21 @@ fn acme(
         if is_mail { Ok(contact) } else { Err(setting.refuse("a mail address is expected")) }
     })?;
     let authorities = file("acme_ca", &raw.acme_ca, section, places)?;
-    section.set("names", &raw.names, &mut names, |setting| {
-        let name = |item: Setting| match DnsName::try_from(item.text()?) {
-            Ok(_) => Ok(item.text()?.to_owned()),
-            Err(_) => Err(item.refuse("a DNS name such as \"cache.example.org\" is expected")),
-        };
-        setting.list()?.map(name).collect()
-    })?;
+    let names = Vec::new();
     Ok(directory.map(|directory| AcmeSettings { directory, contact, authorities, names }))
+}
+
+/// The names that are proved by what leads to port 443 of them.
+fn proved(
+    names: &[HostName],
+    raw: &RawTls,
+    section: &Section<'_>,
+) -> Result<Vec<String>, ConfigError> {
+    let proved = |name: &HostName| match name {
+        HostName::Dns(name) if !name.starts_with('*') => Ok(name.clone()),
+        _ => Err(refuse(section, "names", &raw.names, A_NAME)),
+    };
+    names.iter().map(proved).collect()
 }
 
 fn refuse(section: &Section<'_>, name: &str, value: &Option<Value>, why: &str) -> ConfigError {

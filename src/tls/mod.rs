@@ -6,6 +6,7 @@ pub mod authority;
 pub mod certificate;
 pub mod challenge;
 pub mod client;
+pub mod issuance;
 pub mod probe;
 pub mod server;
 pub mod trust;

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 
 use super::PROTOCOLS;
@@ -28,14 +29,24 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// Who puts the certificate where it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateFrom {
+    /// Somebody else: it has to be there.
+    Files,
+    /// The server itself, which has the key of an authority: it is not there at the first start.
+    Internal,
+    /// The same, by way of an ACME server, which looks for its proof on the listener.
+    Acme,
+}
+
 /// All that TLS is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// What is shown to clients.
     pub certificate: CertificateFiles,
-    /// Whether the server has it issued itself: it is not there at the first start, and an ACME server may look
-    /// for its proof.
-    pub is_issued: bool,
+    /// Who puts it there.
+    pub from: CertificateFrom,
     /// What clients may show; `None` asks them for nothing.
     pub clients: Option<ClientFiles>,
 }
@@ -74,6 +85,7 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     validity: Option<Validity>,
+    chain: Vec<CertificateDer<'static>>,
     stamps: Vec<Option<FileStamp>>,
 }
 
@@ -101,6 +113,11 @@ impl Tls {
     /// From when until when the certificate is valid; `None` while there is none.
     pub fn validity(&self) -> Option<Validity> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).validity.clone()
+    }
+
+    /// The certificate that is shown, with its chain; empty while there is none.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).chain.clone()
     }
 
     /// The file that the certificate is read from.
@@ -150,6 +167,7 @@ fn read(
         Some(trust) => (trust.verifier, trust.revoked),
         None => (WebPkiClientVerifier::no_client_auth(), HashSet::new()),
     };
+    let chain = certificate.as_ref().map(|certificate| certificate.chain().to_vec());
     let (own, validity) = certificate.map_or((None, None), |certificate| {
         (Some(Arc::new(certificate.certified)), Some(certificate.validity))
     });
@@ -158,20 +176,22 @@ fn read(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
-    let asked_by_acme = files.is_issued.then_some(challenge::PROTOCOL);
+    let is_asked = files.from == CertificateFrom::Acme;
+    let asked_by_acme = is_asked.then_some(challenge::PROTOCOL);
     let protocols = PROTOCOLS.into_iter().chain(asked_by_acme);
     config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
     // A session is gone on with without a look at the client's certificate. With tickets of its own, the
     // new configuration goes on with none that began under the old one.
     config.ticketer = Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    Ok((Current { config: Arc::new(config), validity, stamps }, revoked))
+    let chain = chain.unwrap_or_default();
+    Ok((Current { config: Arc::new(config), validity, chain, stamps }, revoked))
 }
 
 /// What is shown; `None` where it is still to be issued.
 fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Option<Certificate>, TlsError> {
     let CertificateFiles { certificate, key } = &files.certificate;
-    if files.is_issued && !certificate.exists() {
+    if files.from != CertificateFrom::Files && !certificate.exists() {
         return Ok(None);
     }
     Ok(Some(Certificate::load(certificate, key, provider)?))

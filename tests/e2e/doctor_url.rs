@@ -29,7 +29,7 @@ use crate::support::{
 const BOUND: Duration = Duration::from_secs(45);
 
 /// A client machine: its nix.conf and its environment.
-struct Machine {
+pub(crate) struct Machine {
     own: Scratch,
     environment: Vec<(String, PathBuf)>,
 }
@@ -45,11 +45,11 @@ impl Machine {
     }
 
     /// One that uses the cache at `url` and trusts its key.
-    fn of(url: &str, key: &str) -> Self {
+    pub(crate) fn of(url: &str, key: &str) -> Self {
         Self::new(&format!("substituters = {url}\ntrusted-public-keys = {key}\n"))
     }
 
-    fn with(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl AsRef<Path>) -> Self {
         self.environment.push((name.to_owned(), value.as_ref().to_path_buf()));
         self
     }
@@ -58,7 +58,7 @@ impl Machine {
         fs::write(self.own.path().join("netrc"), text).unwrap();
     }
 
-    fn doctor(&self, words: &[&str]) -> Said {
+    pub(crate) fn doctor(&self, words: &[&str]) -> Said {
         let mut order = command(snowbank());
         order.arg("doctor").args(words);
         order.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -67,16 +67,16 @@ impl Machine {
 }
 
 /// What the doctor said.
-struct Said(Outcome);
+pub(crate) struct Said(Outcome);
 
 impl Said {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
 
     /// The line with these words, of which the first is its verdict.
     #[track_caller]
-    fn has(&self, verdict: &str, words: &[&str]) -> &Self {
+    pub(crate) fn has(&self, verdict: &str, words: &[&str]) -> &Self {
         let text = self.text();
         let found = text
             .lines()

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -30,7 +31,7 @@ pub(crate) struct Secure {
 }
 
 /// How a server is set up that shows `issued`, with more lines of its configuration, and of `[tls]`.
-fn setup(
+pub(crate) fn setup(
     issued: &Issued,
     directory: &DataDirectory,
     own: &Scratch,
@@ -89,10 +90,8 @@ impl Secure {
     #[track_caller]
     pub(crate) fn substitute(&self, version: Version, url: &str) {
         let client = Client::new(version, &fixtures().store);
-        let words = client.copy_words(url, &self.server.key(), &ordinary());
-        let mut order = client.program("nix");
-        order.env("NIX_SSL_CERT_FILE", self.authority.bundle());
-        run(order.args(words), 180).expect_success();
+        let bundle = self.authority.bundle();
+        copy_trusting(&bundle, &client, url, &self.server.key()).expect_success();
         for path in ordinary() {
             assert!(
                 client.dump(path) == fixtures().dump(path),
@@ -104,6 +103,13 @@ impl Secure {
     pub(crate) fn handshakes(&self, labels: &str) -> f64 {
         self.server.metric("snowbank_tls_handshakes", labels)
     }
+}
+
+/// What comes of it when a real Nix that trusts the authorities of `bundle` copies all paths from `url`.
+pub(crate) fn copy_trusting(bundle: &Path, client: &Client, url: &str, key: &str) -> Outcome {
+    let mut order = client.program("nix");
+    order.env("NIX_SSL_CERT_FILE", bundle);
+    run(order.args(client.copy_words(url, key, &ordinary())), 180)
 }
 
 fn ordinary() -> Vec<&'static StorePath> {
@@ -120,10 +126,9 @@ fn a_real_nix_substitutes_over_http2_with_the_authority_in_its_settings() {
         assert!(after > before, "{version:?} did not speak HTTP/2");
         // Who trusts another authority gets nothing.
         let stranger = Client::new(version, &fixtures().store);
-        let words = stranger.copy_words(&secure.url(), &secure.server.key(), &ordinary());
-        let mut order = stranger.program("nix");
-        order.env("NIX_SSL_CERT_FILE", other.bundle());
-        let said = run(order.args(words), 180).expect_failure().stderr;
+        let key = secure.server.key();
+        let copied = copy_trusting(&other.bundle(), &stranger, &secure.url(), &key);
+        let said = copied.expect_failure().stderr;
         assert!(said.contains("SSL peer certificate"), "{said}");
     }
     assert!(secure.handshakes("result=\"ok\",version=\"1.3\"") >= 2.0);

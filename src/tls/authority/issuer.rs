@@ -13,7 +13,6 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -65,6 +64,16 @@ pub enum IssueError {
         /// When that one ends, in seconds since 1970.
         end: i64,
     },
+    /// The authority's own time is over.
+    #[error(
+        "{}: it ended on {}: have its root sign it again (`snowbank ca renew`)", path.display(), date(*end)
+    )]
+    Ended {
+        /// The authority's certificate.
+        path: PathBuf,
+        /// When it ended, in seconds since 1970.
+        end: i64,
+    },
     /// The library refuses.
     #[error("a certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -101,7 +110,7 @@ pub struct Issued {
 pub struct Issuer {
     signer: rcgen::Issuer<'static, KeyPair>,
     path: PathBuf,
-    /// Its own certificate in PEM, and those above it but the root, which whoever believes it has already.
+    /// Its own certificate, and what followed it in its file, in PEM.
     chain: String,
     constraints: Constraints,
     common_name: String,
@@ -128,7 +137,7 @@ impl Issuer {
             common_name: common_name.to_owned(),
             not_before: loaded.validity.not_before,
             not_after: loaded.validity.not_after,
-            chain: below_the_root(loaded.chain()),
+            chain: loaded.chain().iter().map(|der| to_pem(der)).collect(),
             signer: rcgen::Issuer::from_ca_cert_der(own, pair)?,
             path: certificate.into(),
         })
@@ -166,11 +175,11 @@ impl Issuer {
             let permitted = self.constraints.to_string();
             return Err(IssueError::NotPermitted { name: name.clone(), permitted });
         }
-        let names: Vec<String> = names.iter().map(HostName::to_string).collect();
         let mut subject = DistinguishedName::new();
-        if let Some(name) = names.first().filter(|name| name.len() <= MAX_COMMON_NAME) {
-            subject.push(DnType::CommonName, name.as_str());
+        if let Some(name) = names.iter().find_map(common_name) {
+            subject.push(DnType::CommonName, name);
         }
+        let names: Vec<String> = names.iter().map(HostName::to_string).collect();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = subject;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -198,6 +207,9 @@ impl Issuer {
         now: i64,
         not_after: i64,
     ) -> Result<(String, String), IssueError> {
+        if now >= self.not_after {
+            return Err(IssueError::Ended { path: self.path.clone(), end: self.not_after });
+        }
         if not_after > self.not_after {
             return Err(IssueError::TooLong { path: self.path.clone(), end: self.not_after });
         }
@@ -240,6 +252,15 @@ pub(super) fn revocation_list(
     }
 }
 
+/// What can be the name of a subject. OpenSSL and GnuTLS hold the common name of a certificate that has addresses alone
+/// against the domains of its authority, so that an address there has nobody believe it.
+fn common_name(name: &HostName) -> Option<&str> {
+    match name {
+        HostName::Dns(name) if name.len() <= MAX_COMMON_NAME => Some(name),
+        _ => None,
+    }
+}
+
 /// A key to sign with, from its file in PEM.
 pub(super) fn signing_key(path: &Path, pem: &[u8]) -> Result<KeyPair, IssueError> {
     let text = str::from_utf8(pem).map_err(|_| malformed(path, "PEM is expected".into()))?;
@@ -261,14 +282,6 @@ pub(super) fn numbered(
     params.not_after = date_time_ymd(1970, 1, 1) + after_1970(not_after);
     params.use_authority_key_identifier_extension = true;
     Ok((params, data_encoding::HEXLOWER.encode(&number)))
-}
-
-fn below_the_root(chain: &[CertificateDer<'_>]) -> String {
-    let is_root = |der: &CertificateDer<'_>| {
-        let parsed = X509Certificate::from_der(der);
-        parsed.is_ok_and(|(_, certificate)| certificate.subject() == certificate.issuer())
-    };
-    chain.iter().filter(|der| !is_root(der)).map(|der| to_pem(der)).collect()
 }
 
 fn to_pem(der: &[u8]) -> String {

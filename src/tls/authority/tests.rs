@@ -211,7 +211,7 @@ fn what_is_revoked_is_listed_until_it_has_ended() {
     assert_eq!(revoked.len(), 1);
     assert_eq!(revoked[0].serial, runner.serial);
     assert_eq!(states(), [(Kind::Server, State::Good), (Kind::Client, State::Revoked)]);
-    assert_eq!(bed.listed(), [runner.serial.clone()]);
+    assert_eq!(bed.listed(), [&*runner.serial]);
     // A list that a crash kept from being written is, the next time.
     std::fs::remove_file(bed.ca().join(REVOCATIONS)).unwrap();
     assert_eq!(bed.authority().revoke("runner.n3x.internal", NOW + 5).unwrap(), []);

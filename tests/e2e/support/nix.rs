@@ -262,6 +262,9 @@ pub(crate) fn run(order: &mut Command, seconds: u32) -> Outcome {
             bounded.env(key, value);
         }
     }
+    if let Some(directory) = order.get_current_dir() {
+        bounded.current_dir(directory);
+    }
     let output = bounded.stdin(Stdio::null()).output().unwrap();
     Outcome {
         code: output.status.code(),
