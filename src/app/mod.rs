@@ -4,11 +4,13 @@
 pub mod agent;
 mod banks;
 mod certificates;
+pub mod collecting;
 pub mod datasets;
 pub mod doctor;
 mod healing;
 mod parts;
 pub mod replicate;
+pub mod serving;
 mod snapshots;
 pub mod urls;
 mod watching;
@@ -130,6 +132,10 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let signals = Signals::catch().map_err(AppError::Runtime)?;
     let notifier =
         Notifier::from_environment(|name| std::env::var_os(name)).map_err(AppError::Runtime)?;
+    let data_dir = config.data_dir.clone();
+    let serving = tokio::task::spawn_blocking(move || serving::serve(&data_dir)).await;
+    // Where the directory cannot be written to, nobody else can do what needs the lock; the rest is told below.
+    let _serving = serving.ok().and_then(Result::ok);
     let stats = Arc::new(ConnectionStats::default());
     let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
     let issuance = config
@@ -167,6 +173,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = keep_retrying(&state) => {}
         () = healing::keep_healing(&config, &state) => {}
         () = certificates::keep_current(tls.clone(), &addresses, &state) => {}
+        () = collecting::keep_collecting(&config, &state) => {}
         () = certificates::keep_renewed(issuance, tls, &state) => {}
     }
     tracing::info!("stopped");

@@ -23,6 +23,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -286,6 +287,12 @@ impl Bank {
     ) -> Result<Option<(File, u64)>, BankError> {
         open_regular(path)
     }
+}
+
+/// What a file takes on disk, in bytes, as its file system counts it; nothing where it is not there.
+pub fn bytes_on_disk(path: &Path) -> u64 {
+    // By stat(2), of 512 bytes whatever the file system's own blocks are.
+    std::fs::symlink_metadata(path).map_or(0, |found| found.blocks() * 512)
 }
 
 /// Opens a regular file for reading without following a link at its name; `None` where there is

@@ -18,10 +18,12 @@ mod cache;
 mod client;
 mod doctor;
 mod format;
+mod gc;
 mod hook;
 mod key;
 mod logging;
 mod output;
+mod pin;
 mod place;
 mod progress;
 mod push;
@@ -47,6 +49,7 @@ use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
 use crate::format::move_nix::MoveError;
 use crate::index::state::StateError;
+use crate::keep::collect::CollectError;
 use crate::keep::destroy::DestroyError;
 use crate::keep::release::ReleaseError;
 use crate::keep::snapshots::SnapshotError;
@@ -78,6 +81,8 @@ enum Command {
     Key(key::KeyArguments),
     Token(token::TokenArguments),
     Ca(ca::CaArguments),
+    Pin(pin::PinArguments),
+    Gc(gc::GcArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
     Doctor(doctor::DoctorArguments),
@@ -178,6 +183,9 @@ pub enum CommandError {
     /// A copy is not what it should be.
     #[error(transparent)]
     Replicate(#[from] ReplicateError),
+    /// A cache is not collected.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
     /// A certificate authority does not do what it is asked.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -221,6 +229,7 @@ impl CommandError {
             | Self::Problems(_)
             | Self::Input(_)
             | Self::Replicate(_)
+            | Self::Collect(_)
             | Self::Authority(_) => 1,
         }
     }
@@ -264,6 +273,8 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Key(arguments) => key::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
+        Command::Pin(arguments) => pin::run(&arguments),
+        Command::Gc(arguments) => gc::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
@@ -314,7 +325,7 @@ mod tests {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{help}");
             // Those with few arguments show the examples of all at their head.
-            if ["zfs", "cache", "release", "ca"].contains(&command.get_name()) {
+            if ["zfs", "cache", "release", "ca", "pin"].contains(&command.get_name()) {
                 let below = command.get_subcommands_mut();
                 for below in below.filter(|below| below.get_name() != "help") {
                     let help = below.render_long_help().to_string();

@@ -134,6 +134,14 @@ fn pinned(cache: &CacheConfig, named: &[String]) -> Result<Vec<StorePathHash>, C
         })?;
         return Ok(all.into_iter().collect());
     }
+    self::named(cache, named)
+}
+
+/// The paths that are named, which the cache must have.
+pub(super) fn named(
+    cache: &CacheConfig,
+    named: &[String],
+) -> Result<Vec<StorePathHash>, CommandError> {
     let mut paths = BTreeSet::new();
     for text in named {
         // A link such as ./result leads to the path; what is no file here is a name of one.

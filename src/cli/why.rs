@@ -9,11 +9,12 @@ use super::place::PlaceArguments;
 use super::{CommandError, time};
 use crate::bank::{Bank, BankError, open_regular};
 use crate::config::CacheConfig;
-use crate::index::state::{ConflictRecord, PushRecord, StateDb};
+use crate::index::state::{ConflictRecord, PushRecord, StateDb, Tombstone};
 use crate::nix::narinfo::{MAX_TEXT, NarInfo};
 use crate::nix::store_path::StorePathHash;
 
-/// Says why a path is in the caches: who pushed it, when and with which token; or that it is not there.
+/// Says why a path is in the caches: who pushed it, when and with which token; or that it is not there, and when and
+/// why it was collected.
 ///
 /// It reads the banks and the state database in the data directory; the server need not run.
 #[derive(Debug, Args)]
@@ -46,6 +47,7 @@ struct Found {
     narinfo: Option<NarInfo>,
     pushes: Vec<PushRecord>,
     conflicts: Vec<ConflictRecord>,
+    tombstones: Vec<Tombstone>,
 }
 
 pub(super) fn run(arguments: &WhyArguments) -> Result<(), CommandError> {
@@ -94,8 +96,10 @@ fn look(
     let name = Some(cache.name.as_str());
     let pushes = state.map(|state| state.pushes_of(name, hash)).transpose()?;
     let conflicts = state.map(|state| state.conflicts_of(name, hash)).transpose()?;
+    let tombstones = state.map(|state| state.tombstones_of(name, hash)).transpose()?;
     Ok(Found {
         cache: cache.name.clone(),
+        tombstones: tombstones.unwrap_or_default(),
         narinfo: narinfo(cache, hash)?,
         pushes: pushes.unwrap_or_default(),
         conflicts: conflicts.unwrap_or_default(),
@@ -169,6 +173,9 @@ fn explain(found: &Found) -> String {
             conflict.kept.to_nix32()
         );
     }
+    for tombstone in &found.tombstones {
+        text += &format!("  collected   on {}: {}\n", time::show(tombstone.at), tombstone.why);
+    }
     text
 }
 
@@ -204,11 +211,16 @@ fn describe(found: &Found) -> Value {
             "refused": sha256(conflict.refused),
         })
     });
+    let tombstones = found
+        .tombstones
+        .iter()
+        .map(|tombstone| json!({"at": time::show(tombstone.at), "why": tombstone.why}));
     json!({
         "cache": found.cache,
         "here": path,
         "pushes": pushes.collect::<Vec<_>>(),
         "conflicts": conflicts.collect::<Vec<_>>(),
+        "collected": tombstones.collect::<Vec<_>>(),
     })
 }
 

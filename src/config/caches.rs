@@ -10,9 +10,10 @@ use super::checked::{CacheConfig, Config, DEFAULT_CACHE, RESERVED_NAMES, Signing
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawCache};
 use super::setting::Setting;
-use super::zfs;
+use super::{keep, zfs};
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::ingest::Accept;
+use crate::keep::collect::policy::Policy;
 use crate::keep::retention::Retention;
 use crate::sign::PublicKey;
 use crate::source::upstream::connect::Address;
@@ -100,6 +101,7 @@ fn cache(
         trusted_keys: Vec::new(),
         upstream_keys: PublicKey::parse(CACHE_NIXOS_ORG).into_iter().collect(),
         max_size: None,
+        collect: Policy::default(),
         snapshot_every: None,
         snapshot_keep: Retention::default(),
     };
@@ -128,6 +130,7 @@ fn cache(
     section.set("trusted_keys", &raw.trusted_keys, &mut cache.trusted_keys, public_keys)?;
     section.set("upstream_keys", &raw.upstream_keys, &mut cache.upstream_keys, public_keys)?;
     section.set("max_size", &raw.max_size, &mut cache.max_size, quota)?;
+    cache.collect = keep::check(&section, raw)?;
     zfs::snapshots(&section, raw, &mut cache)?;
     Ok(cache)
 }

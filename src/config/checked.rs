@@ -12,6 +12,7 @@ use crate::auth::certificate::ClientGrant;
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::ingest::Accept;
+use crate::keep::collect::policy::Policy;
 use crate::keep::retention::Retention;
 use crate::nix::nar;
 use crate::nix::store_path::StoreDir;
@@ -118,6 +119,8 @@ pub struct CacheConfig {
     /// How many bytes on disk its bank may take; `None` leaves it to the file system. Where the cache
     /// is a dataset of ours, the quota of that.
     pub max_size: Option<u64>,
+    /// What it keeps.
+    pub collect: Policy,
     /// How often a snapshot is made; `None`: never.
     pub snapshot_every: Option<Duration>,
     /// Which of these snapshots stay.

@@ -13,6 +13,7 @@ mod caches;
 mod check;
 mod checked;
 mod error;
+mod keep;
 mod keys;
 mod raw;
 mod setting;

@@ -57,6 +57,12 @@ pub(super) struct RawCache {
     pub(super) trusted_keys: Option<Value>,
     pub(super) upstream_keys: Option<Value>,
     pub(super) max_size: Option<Value>,
+    pub(super) collect_every: Option<Value>,
+    pub(super) keep_unused: Option<Value>,
+    pub(super) keep_at_least: Option<Value>,
+    pub(super) collect_above: Option<Value>,
+    pub(super) collect_to: Option<Value>,
+    pub(super) keep_free: Option<Value>,
     pub(super) snapshot_every: Option<Value>,
     pub(super) snapshot_keep: Option<Value>,
 }

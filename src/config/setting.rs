@@ -99,7 +99,7 @@ impl Setting {
         time.filter(|time| allowed.contains(time)).ok_or_else(|| {
             let (least, most) = (allowed.start(), allowed.end());
             self.refuse(format!(
-                "a time is expected, such as \"500ms\", \"10s\", \"5m\" or \"1h\" (from {least:?} to {most:?})"
+                "a time is expected, such as \"500ms\", \"10s\", \"5m\", \"1h\" or \"90d\" (from {least:?} to {most:?})"
             ))
         })
     }
@@ -172,6 +172,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "s" => Some(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
         "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(24 * 3600).map(Duration::from_secs),
         _ => None,
     }
 }
@@ -195,6 +196,7 @@ mod tests {
     fn a_time_without_a_unit_is_refused() {
         assert_eq!(parse_duration("10s"), Some(Duration::from_secs(10)));
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("90d"), Some(Duration::from_secs(90 * 24 * 3600)));
         for text in ["", "10", "s", "1.5s", "-1s", "10 s", "10sec", "99999999999999999999h"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }

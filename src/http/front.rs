@@ -162,6 +162,7 @@ impl Front {
             }
             Remembered::Hit(answer) => {
                 metrics.narinfo_hit(answer.source.label());
+                place.cache.answered(&answer);
                 let response = text_response(&answer, request.headers());
                 let status = response.status();
                 (response, status)
@@ -191,6 +192,7 @@ impl Front {
         }
         let name = NarFileName::parse(request.uri().path()[place.rest..].strip_prefix("/nar/")?)?;
         let open = place.cache.open_nar(name)?;
+        place.cache.nar_asked_for(name.hash);
         let state = &self.state;
         let encoding = if name.is_bare() { EncodingLabel::Nar } else { EncodingLabel::Compressed };
         let response = whole_file(&open);

@@ -59,6 +59,7 @@ pub async fn get(
                     return Err(Failure::NotFound);
                 }
                 keep_open(&asker, asked, &nar);
+                note(&asker, asked);
                 return prepare(source, nar, &headers, head);
             }
             match pushed_as(&shared, &asker, asked)? {
@@ -82,6 +83,16 @@ pub async fn get(
     let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
     response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
     Ok(response)
+}
+
+/// Notes that the path is in use, so that it is not collected while clients read it.
+fn note(cache: &Cache, asked: NarRequest) {
+    match asked {
+        NarRequest::OfPath { path, .. } | NarRequest::File { path: Some(path), .. } => {
+            cache.asked_for(path);
+        }
+        NarRequest::File { name, path: None } => cache.nar_asked_for(name.hash),
+    }
 }
 
 /// Whether a client has the beginning of the bytes already, and does not say of which.

@@ -33,6 +33,7 @@ pub async fn get(
         return Err(Failure::NotFound);
     };
     state.metrics.narinfo_hit(answer.source.label());
+    cache.answered(&answer);
     let as_json = request.uri.query().is_some_and(|query| query.split('&').any(is_json));
     let mut response = if as_json {
         let json = answer.narinfo.to_json(&cache.info.store_dir).to_string();

@@ -4,3 +4,4 @@
 pub mod places;
 pub mod presence;
 pub mod state;
+pub mod uses;

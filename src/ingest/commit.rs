@@ -39,6 +39,7 @@ impl Ingest {
         let named: HashSet<StorePathHash> = ordered.iter().map(|info| info.path.hash()).collect();
         let together: HashSet<&StorePath> = ordered.iter().map(|info| &info.path).collect();
         self.check_there().map_err(|error| vec![error])?;
+        let _publishing = self.publishing();
         let _locks = self.lock_all(&named);
         self.settle().map_err(|error| vec![error])?;
         let (mut new, mut present, mut more) = (Vec::new(), Vec::new(), Vec::new());
@@ -72,6 +73,7 @@ impl Ingest {
             }
             return Err(errors);
         }
+        self.rely_on_all_of(&new);
         let write = || {
             if !new.is_empty() {
                 self.bank.commit(&new).inspect_err(|_| self.forget_placed(&new))?;
@@ -116,7 +118,11 @@ impl Ingest {
         let mut missing = Vec::new();
         for hash in paths {
             let there = match self.there(*hash)? {
-                There::Whole(narinfo) => !verify || self.verify(&narinfo)?,
+                There::Whole(narinfo) => {
+                    // Whoever asks goes by the answer.
+                    self.cache.asked_for(*hash);
+                    !verify || self.verify(&narinfo)?
+                }
                 There::Nothing | There::Damaged => false,
             };
             if !there {

@@ -55,6 +55,7 @@ impl Ingest {
 
     fn put_back(&self, info: &PathInfo) -> Result<Outcome, PushError> {
         let hash = info.path.hash();
+        let _publishing = self.publishing();
         let _lock = self.lock(hash);
         self.settle()?;
         if !matches!(self.there(hash)?, There::Damaged) {
@@ -65,6 +66,7 @@ impl Ingest {
         };
         check_facts(info, &facts)?;
         let path = [self.new_path(info.clone(), waits, &facts, true)?];
+        self.rely_on_all_of(&path);
         self.bank.commit(&path).inspect_err(|_| self.forget_placed(&path))?;
         self.published(&path);
         Ok(Outcome::Published)

@@ -2,6 +2,7 @@
 
 mod admit;
 mod check;
+pub mod collect;
 mod commit;
 mod content;
 mod error;

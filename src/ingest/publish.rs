@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::check::{Policy, check_facts, check_file};
+use super::collect::Gate;
 use super::content::Claim;
 use super::facts::Facts;
 use super::nar::NarLimits;
@@ -53,6 +54,7 @@ pub struct Ingest {
     pub(super) uploads: super::upload::Uploads,
     pub(super) twins: super::share::Twins,
     pub(super) no_room: Arc<NoRoom>,
+    pub(super) gate: Gate,
 }
 
 /// What this process knows of a NAR that waits.
@@ -134,6 +136,7 @@ impl Ingest {
             uploads: super::upload::Uploads::default(),
             twins: super::share::Twins::default(),
             no_room: Arc::default(),
+            gate: Gate::default(),
         }
     }
 
@@ -168,6 +171,7 @@ impl Ingest {
 
     fn publish_narinfo(&self, narinfo: &NarInfo, pusher: &Pusher) -> Result<Outcome, PushError> {
         let hash = narinfo.info.path.hash();
+        let _publishing = self.publishing();
         let _lock = self.lock(hash);
         self.settle()?;
         let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
@@ -196,6 +200,7 @@ impl Ingest {
         let outcome = match checked {
             Checked::New { path, .. } => {
                 let paths = std::slice::from_ref(&*path);
+                self.rely_on_all_of(paths);
                 let known = self.fresh().get(&path.nar.0).map(|nar| nar.durability);
                 let written = match known {
                     Some(Durability::Now) => self.bank.publish_path(&path),
@@ -237,6 +242,7 @@ impl Ingest {
     ) -> Result<Checked, PushError> {
         let there = self.there(info.path.hash())?;
         if let There::Whole(stored) = &there {
+            self.rely_on(info.path.hash());
             return self.check_present(info, stored);
         }
         let replace = matches!(there, There::Damaged);

@@ -1,5 +1,6 @@
 //! What is done in the background to keep what there is.
 
+pub mod collect;
 pub mod destroy;
 pub mod heal;
 pub mod probe;

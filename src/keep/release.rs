@@ -10,7 +10,7 @@
 //! ```
 
 use super::snapshots::{list as list_snapshots, take};
-use crate::index::state::{PinRecord, StateDb, StateError};
+use crate::index::state::{NewRevision, PinRecord, StateDb, StateError};
 use crate::nix::store_path::StorePathHash;
 use crate::zfs::maker::Maker;
 use crate::zfs::snapshot::{self, SnapshotInfo};
@@ -101,7 +101,13 @@ impl Releases<'_> {
         take(self.zfs, &snapshot, &Maker::Release)?;
         let rest = || -> Result<(), ReleaseError> {
             self.zfs.run(&snapshot::hold(&tag()?, std::slice::from_ref(&snapshot)))?;
-            self.state.add_pin(self.cache, snapshot.name().as_str(), Some(name), paths, now)?;
+            let revision = NewRevision {
+                cache: self.cache,
+                name: snapshot.name().as_str(),
+                paths,
+                pinner: "snowbank release",
+            };
+            self.state.add_pin(revision, name, now)?;
             Ok(())
         };
         match rest() {
@@ -246,7 +252,7 @@ mod tests {
         let listed = releases.list().unwrap();
         assert_eq!(listed.len(), 1);
         assert!(listed[0].held && listed[0].pin.as_ref().unwrap().paths == 1);
-        assert_eq!(bed.state.pinned_paths("default", "release-1.0").unwrap(), [hash()]);
+        assert_eq!(bed.state.pinned_paths("default").unwrap(), [hash()]);
         let again = releases.create("1.0", &[], 8).unwrap_err();
         assert!(matches!(again, ReleaseError::There { .. }), "{again}");
 

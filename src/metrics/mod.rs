@@ -14,6 +14,7 @@ macro_rules! register {
 }
 
 pub mod agent;
+pub mod collect;
 pub mod tls;
 pub mod zfs;
 
@@ -26,6 +27,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::collect::CollectMetrics;
 use self::tls::TlsMetrics;
 use self::zfs::ZfsMetrics;
 
@@ -158,6 +160,8 @@ pub struct Metrics {
     pub zfs: ZfsMetrics,
     /// What is known of TLS.
     pub tls: TlsMetrics,
+    /// What was collected.
+    pub collect: CollectMetrics,
 }
 
 const LATENCY_BUCKETS: [f64; 14] =
@@ -301,6 +305,7 @@ impl Metrics {
             )?,
             zfs: ZfsMetrics::new(&registry)?,
             tls: TlsMetrics::new(&registry)?,
+            collect: CollectMetrics::new(&registry)?,
             registry,
         })
     }

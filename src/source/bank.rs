@@ -456,7 +456,7 @@ impl BankSource {
         }
     }
 
-    fn path_of(&self, nar: Sha256) -> Option<StorePathHash> {
+    pub(super) fn path_of(&self, nar: Sha256) -> Option<StorePathHash> {
         self.names().path_of(nar)
     }
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -23,6 +23,7 @@ use quick_cache::sync::Cache as Memory;
 
 use super::signer::Signer;
 use super::{Source, SourceError, StoredFile};
+use crate::index::uses::Uses;
 use crate::metrics::Metrics;
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;
@@ -58,6 +59,7 @@ pub struct Cache {
     looking: AtomicBool,
     narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
     files: Memory<NarFileName, Arc<OpenNar>>,
+    uses: Uses,
     metrics: Arc<Metrics>,
 }
 
@@ -163,6 +165,7 @@ impl Cache {
             looking: AtomicBool::new(false),
             narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
             files: Memory::new(OPEN_FILES),
+            uses: Uses::default(),
             metrics,
         }
     }
@@ -170,6 +173,36 @@ impl Cache {
     /// The sources, in order.
     pub fn sources(&self) -> &[Arc<Source>] {
         &self.sources
+    }
+
+    /// What was asked for, of what lies in its banks.
+    pub const fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// Notes that somebody goes by this path being here.
+    pub fn asked_for(&self, hash: StorePathHash) {
+        // A snapshot holds what it holds, whoever asks for it.
+        if self.snapshot.is_some() {
+            return;
+        }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.uses.note(hash, i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that somebody got this answer.
+    pub fn answered(&self, answer: &Answer) {
+        if matches!(*answer.source, Source::Bank(_)) {
+            self.asked_for(answer.narinfo.info.path.hash());
+        }
+    }
+
+    /// Notes that the NAR of this hash is read, as far as it is known whose it is.
+    pub fn nar_asked_for(&self, nar_hash: Sha256) {
+        let path = self.sources.iter().find_map(|source| source.path_of_nar(nar_hash));
+        if let Some(path) = path {
+            self.asked_for(path);
+        }
     }
 
     /// The keys that sign.

@@ -31,6 +31,7 @@ use crate::bank::{BuildId, Object};
 use crate::codec::seekable;
 use crate::index::presence::Presence;
 use crate::metrics::SourceLabel;
+use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarRequest;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::store_path::StorePathHash;
@@ -132,6 +133,14 @@ impl Source {
         match self {
             Self::Bank(bank) => &bank.vital,
             Self::Store(store) => &store.vital,
+        }
+    }
+
+    /// The path that has the NAR of this hash, as far as it is known of a bank.
+    pub fn path_of_nar(&self, nar_hash: Sha256) -> Option<StorePathHash> {
+        match self {
+            Self::Bank(bank) => bank.path_of(nar_hash),
+            Self::Store(_) => None,
         }
     }
 

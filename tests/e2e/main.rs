@@ -20,6 +20,7 @@ mod ca;
 mod client_agent;
 mod client_push;
 mod client_push_faults;
+mod collect;
 mod configuration;
 mod crash_load;
 mod crash_state;

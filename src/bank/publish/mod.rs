@@ -34,6 +34,7 @@
 pub mod commit;
 pub mod pending;
 pub mod private;
+pub mod removal;
 mod system;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::bank::{BankError, publish::private};
 
+mod jobs;
 mod names;
 mod pins;
 mod places;
@@ -26,11 +27,14 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod uses;
 
+pub use jobs::{Job, JobState};
 pub use names::NarName;
-pub use pins::PinRecord;
+pub use pins::{Keep, NewRevision, PinRecord, PinRevision, Pinned};
 pub use pushes::{ConflictRecord, PushRecord};
 pub use tokens::{Revoked, TokenRecord, Tokens};
+pub use uses::Tombstone;
 
 /// The directory of the database in the data directory.
 pub const STATE_DIRECTORY: &str = "state";
@@ -174,7 +178,10 @@ impl StateDb {
         schema::migrate(&mut writer, &file, &schema::SCHEMAS)?;
         let (reader, watch) = (connect(&file).map_err(failed)?, connect(&file).map_err(failed)?);
         watch.busy_timeout(Duration::ZERO).map_err(failed)?;
-        pushes::prepare(&reader).and_then(|()| tokens::prepare(&reader)).map_err(failed)?;
+        let prepared = pushes::prepare(&reader).and_then(|()| tokens::prepare(&reader));
+        let prepared = prepared.and_then(|()| pins::prepare(&reader));
+        let prepared = prepared.and_then(|()| uses::prepare(&reader));
+        prepared.and_then(|()| jobs::prepare(&reader)).map_err(failed)?;
         let Some(inode) = inode(&file) else { return Err(StateError::Replaced(file)) };
         let [writer, reader, watch] = [writer, reader, watch].map(Mutex::new);
         Ok(Self { file, inode, writer, reader, watch })

@@ -8,7 +8,7 @@ use super::{StateError, error};
 
 /// What leads from each schema to the next, from an empty database on. What stands here was released
 /// and is never changed; a new schema is a new entry.
-pub(super) const SCHEMAS: [&str; 2] = [FIRST, SECOND];
+pub(super) const SCHEMAS: [&str; 3] = [FIRST, SECOND, THIRD];
 
 const FIRST: &str = "
 CREATE TABLE tokens (
@@ -88,6 +88,71 @@ CREATE TABLE pinned_paths (
     PRIMARY KEY (cache, name, hash),
     FOREIGN KEY (cache, name) REFERENCES pins (cache, name) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
+";
+
+const THIRD: &str = "
+-- Which revisions of a pin stay; neither is all of them.
+ALTER TABLE pins ADD COLUMN keep_revisions INTEGER;
+ALTER TABLE pins ADD COLUMN keep_days INTEGER;
+
+CREATE TABLE pin_revisions (
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,  -- counts up from 1
+    created INTEGER NOT NULL,
+    pinner TEXT NOT NULL,
+    PRIMARY KEY (cache, name, number)
+) STRICT, WITHOUT ROWID;
+INSERT INTO pin_revisions SELECT cache, name, 1, created, 'snowbank release' FROM pins;
+
+-- Counts what is pinned, so that a collection sees it at once.
+CREATE TABLE pin_changes (count INTEGER NOT NULL) STRICT;
+INSERT INTO pin_changes VALUES (0);
+
+ALTER TABLE pinned_paths RENAME TO earlier_pinned_paths;
+CREATE TABLE pinned_paths (
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (cache, name, number, hash)
+) STRICT, WITHOUT ROWID;
+INSERT INTO pinned_paths SELECT cache, name, 1, hash FROM earlier_pinned_paths;
+DROP TABLE earlier_pinned_paths;
+
+-- When and how often paths were asked for.
+CREATE TABLE uses (
+    cache TEXT NOT NULL,
+    hash BLOB NOT NULL,       -- 20 bytes
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (cache, hash)
+) STRICT, WITHOUT ROWID;
+
+-- What was collected.
+CREATE TABLE tombstones (
+    number INTEGER PRIMARY KEY,
+    cache TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    path TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    why TEXT NOT NULL
+) STRICT;
+CREATE INDEX tombstones_of_path ON tombstones (hash);
+
+-- What the command line asks of the server.
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY,
+    cache TEXT NOT NULL,
+    what TEXT NOT NULL,       -- JSON
+    asked INTEGER NOT NULL,
+    taken INTEGER,
+    said TEXT,                -- JSON: how far it is, or what came of it
+    ended INTEGER
+) STRICT;
+
+-- Whether a token may pin.
+ALTER TABLE tokens ADD COLUMN pin INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings the database to the last of `schemas`, in one transaction; refuses a newer one.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::nix::hash::Sha256;
-use crate::nix::store_path::StorePath;
+use crate::nix::store_path::{StorePath, StorePathHash};
 
 fn token(id: &str) -> TokenRecord {
     TokenRecord {
@@ -313,20 +313,71 @@ fn a_place_is_remembered_with_what_was_mounted_there_until_it_is_forgotten() {
     assert_eq!(state.place(directory).unwrap(), None);
 }
 
+/// A revision of a pin of the default cache.
+fn revision<'a>(name: &'a str, paths: &'a [StorePathHash]) -> NewRevision<'a> {
+    NewRevision { cache: "default", name, paths, pinner: "ci" }
+}
+
 #[test]
 fn a_pin_keeps_its_paths_and_its_name_is_its_own() {
     let data = tempfile::tempdir().unwrap();
     let state = StateDb::open(data.path()).unwrap();
     let paths = [path('a').hash(), path('b').hash()];
-    assert!(state.add_pin("default", "v1", Some("release-v1"), &paths, 7).unwrap());
-    assert!(!state.add_pin("default", "v1", None, &[], 8).unwrap(), "the first one stays");
-    assert!(state.add_pin("team", "v1", None, &paths[..1], 9).unwrap(), "another cache");
-    let record =
-        PinRecord { name: "v1".into(), release: Some("release-v1".into()), created: 7, paths: 2 };
-    assert_eq!(state.pins("default").unwrap(), [record]);
-    assert_eq!(state.pinned_paths("default", "v1").unwrap(), paths);
+    assert!(state.add_pin(revision("v1", &paths), "release-v1", 7).unwrap());
+    assert!(!state.add_pin(revision("v1", &[]), "other", 8).unwrap(), "the first one stays");
+    let of_team = NewRevision { cache: "team", ..revision("v1", &paths[..1]) };
+    assert_eq!(state.pin(of_team, None, 9).unwrap(), Pinned::Revision(1), "another cache");
+    let [record] = &state.pins("default").unwrap()[..] else { panic!("one pin") };
+    assert_eq!(record.release.as_deref(), Some("release-v1"));
+    assert_eq!((record.paths, record.revisions, record.created), (2, 1, 7));
+    assert_eq!(state.release_of_pin("default", "v1").unwrap().as_deref(), Some("release-v1"));
+    assert_eq!(state.release_of_pin("team", "v1").unwrap(), None);
+    assert_eq!(state.pin(revision("v1", &paths), None, 9).unwrap(), Pinned::OfRelease);
+    assert_eq!(state.pinned_paths("default").unwrap(), paths);
     assert!(state.remove_pin("default", "v1").unwrap());
     assert!(!state.remove_pin("default", "v1").unwrap());
-    assert_eq!(state.pinned_paths("default", "v1").unwrap(), []);
-    assert_eq!(state.pinned_paths("team", "v1").unwrap(), paths[..1]);
+    assert_eq!(state.pinned_paths("default").unwrap(), []);
+    assert_eq!(state.pinned_paths("team").unwrap(), paths[..1]);
+}
+
+#[test]
+fn revisions_of_a_pin_stay_as_long_as_it_says() {
+    const DAY: i64 = 86_400;
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let paths = ['a', 'b', 'c', 'd'].map(|letter| path(letter).hash());
+    let pin = |name: &str, index: usize, keep: Option<Keep>, now: i64| {
+        state.pin(revision(name, &paths[index..=index]), keep, now).unwrap()
+    };
+    let named = |name: &str| -> Vec<_> {
+        let revisions = state.pin_revisions("default", name).unwrap();
+        revisions.into_iter().map(|one| (one.number, one.paths[0])).collect()
+    };
+    assert_eq!(pin("main", 0, Some(Keep::Revisions(2)), DAY), Pinned::Revision(1));
+    pin("main", 1, None, 2 * DAY);
+    assert_eq!(pin("main", 2, None, 3 * DAY), Pinned::Revision(3));
+    // What it keeps is said once, and numbers are never given again.
+    assert_eq!(named("main"), [(3, paths[2]), (2, paths[1])]);
+    pin("main", 3, Some(Keep::Revisions(1)), 4 * DAY);
+    assert_eq!(named("main"), [(4, paths[3])]);
+
+    pin("night", 0, Some(Keep::Days(7)), DAY);
+    pin("night", 1, None, 5 * DAY);
+    pin("kept", 2, None, 0);
+    state.end_revisions("default", 8 * DAY).unwrap();
+    assert_eq!(named("night"), [(2, paths[1]), (1, paths[0])], "on the seventh day it is there");
+    state.end_revisions("default", 8 * DAY + 1).unwrap();
+    assert_eq!(named("night"), [(2, paths[1])]);
+    let roots = state.pinned_paths("default").unwrap();
+    assert_eq!(roots.len(), 3, "{roots:?}");
+    state.end_revisions("default", 1000 * DAY).unwrap();
+    let names: Vec<_> = state.pins("default").unwrap().into_iter().map(|pin| pin.name).collect();
+    // The last revision of a pin by days goes as well, and the pin with it.
+    assert_eq!(names, ["kept", "main"]);
+    assert_eq!(named("night"), []);
+    // Not in the cache next door.
+    let of_team = NewRevision { cache: "team", ..revision("x", &paths) };
+    state.pin(of_team, Some(Keep::Days(1)), 0).unwrap();
+    state.end_revisions("default", 1000 * DAY).unwrap();
+    assert_eq!(state.pins("team").unwrap().len(), 1);
 }

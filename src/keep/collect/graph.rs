@@ -1,0 +1,283 @@
+//! What a cache holds: its paths, what they take and what they refer to, in some 60 bytes a path.
+
+use std::collections::HashMap;
+
+use crate::bank::{Bank, BankError, bytes_on_disk, narinfo_file_name};
+use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
+use crate::nix::narinfo::NarInfo;
+use crate::nix::store_path::{StoreDir, StorePathHash};
+
+/// A number of a path in a [`Graph`].
+pub type Index = u32;
+
+/// The paths of a cache as they were when it was read.
+#[derive(Debug, Default)]
+pub struct Graph {
+    /// In order, so that a path is found by halving.
+    hashes: Vec<StorePathHash>,
+    nodes: Vec<Node>,
+    references: Vec<Index>,
+    /// Of NARs that more than one path has: how many have it.
+    shared: HashMap<u64, u32>,
+    /// The beginnings of all NarHashes, in order.
+    nars: Vec<u64>,
+    /// The paths whose narinfo cannot be read.
+    damaged: Vec<StorePathHash>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    /// The beginning of the NarHash: two paths of one beginning count as having one NAR, which keeps it.
+    nar: u64,
+    bytes_of_nar: u64,
+    bytes_beside: u32,
+    /// When the path came, in seconds since 1970.
+    came: u32,
+    first_reference: u32,
+    references: u32,
+    /// Whether it is in the cache's own bank, from which it can be removed, and readable.
+    is_own: bool,
+}
+
+impl Graph {
+    /// Reads a cache: its own bank, and those that others keep for it. One entry that cannot be read is noted, and
+    /// hinders no other; a bank that cannot be read is an error, because what it holds might refer to anything.
+    pub fn read(own: &Bank, others: &[&Bank], store_dir: &StoreDir) -> Result<Self, BankError> {
+        let mut hashes = Vec::new();
+        own.scan(|hash| hashes.push(hash))?;
+        hashes.sort_unstable();
+        hashes.dedup();
+        let count_of_own = hashes.len();
+        for other in others {
+            other.scan(|hash| {
+                // What both have is read from the own bank.
+                if hashes[..count_of_own].binary_search(&hash).is_err() {
+                    hashes.push(hash);
+                }
+            })?;
+        }
+        let is_own = |hash| hashes[..count_of_own].binary_search(&hash).is_ok();
+        let own_hashes: Vec<bool> = hashes.iter().map(|hash| is_own(*hash)).collect();
+        let mut sorted: Vec<(StorePathHash, bool)> = hashes.into_iter().zip(own_hashes).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut graph = Self::default();
+        (graph.hashes, graph.nodes) = sorted
+            .into_iter()
+            .map(|(hash, is_own)| (hash, Node { is_own, ..Node::default() }))
+            .unzip();
+        for index in 0..graph.nodes.len() {
+            graph.read_node(index, own, others, store_dir);
+        }
+        graph.count_shared();
+        Ok(graph)
+    }
+
+    fn read_node(&mut self, index: usize, own: &Bank, others: &[&Bank], store_dir: &StoreDir) {
+        let hash = self.hashes[index];
+        let mut node = self.nodes[index];
+        node.first_reference = number(self.references.len());
+        let banks: &[&Bank] = if node.is_own { &[own] } else { others };
+        let read = banks.iter().find_map(|bank| match bank.read_narinfo(hash) {
+            Ok(None) => None,
+            Ok(Some(text)) => Some(NarInfo::parse(&text, store_dir).ok().map(|info| (*bank, info))),
+            Err(_) => Some(None),
+        });
+        match read {
+            Some(Some((bank, narinfo))) => {
+                let own_reference = |path: &StorePathHash| *path != hash;
+                let found = narinfo.info.references.iter().map(|path| path.hash());
+                let found = found.filter(own_reference).filter_map(|path| self.find(path));
+                let found: Vec<Index> = found.collect();
+                node.references = number(found.len());
+                self.references.extend(found);
+                node.nar = beginning(narinfo.info.nar_hash);
+                let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+                let file = name.map(|name| bank.root().join("nar").join(name.file_name()));
+                node.bytes_of_nar = file.map_or(0, |file| bytes_on_disk(&file));
+                let beside = bank.root().join(narinfo_file_name(hash));
+                node.came = came(&beside);
+                let beside = [beside, bank.root().join(format!("{hash}.ls"))];
+                node.bytes_beside = number(
+                    usize::try_from(beside.iter().map(|file| bytes_on_disk(file)).sum::<u64>())
+                        .unwrap_or(usize::MAX),
+                );
+            }
+            // It went meanwhile: nothing can be done with it, and it refers to nothing.
+            None => node.is_own = false,
+            Some(None) => {
+                node.is_own = false;
+                self.damaged.push(hash);
+            }
+        }
+        self.nodes[index] = node;
+    }
+
+    fn count_shared(&mut self) {
+        let mut nars: Vec<u64> = self.nodes.iter().map(|node| node.nar).collect();
+        nars.sort_unstable();
+        for same in nars.chunk_by(|one, other| one == other).filter(|same| same.len() > 1) {
+            self.shared.insert(same[0], number(same.len()));
+        }
+        nars.dedup();
+        self.nars = nars;
+    }
+
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What all of it takes on disk, in bytes, each NAR counted once.
+    pub fn bytes(&self) -> u64 {
+        let mut nars = self.nars();
+        let own = self.indices().filter(|index| self.is_own(*index));
+        own.map(|index| {
+            let nar = if nars.leave(index) { self.bytes_of_nar(index) } else { 0 };
+            nar + self.bytes_beside(index)
+        })
+        .sum()
+    }
+
+    /// The paths whose narinfo cannot be read; they are left alone.
+    pub fn damaged(&self) -> &[StorePathHash] {
+        &self.damaged
+    }
+
+    /// All paths, by number.
+    pub fn indices(&self) -> std::ops::Range<Index> {
+        0..number(self.nodes.len())
+    }
+
+    /// The number of a path.
+    pub fn find(&self, hash: StorePathHash) -> Option<Index> {
+        self.hashes.binary_search(&hash).ok().map(number)
+    }
+
+    /// The path of a number.
+    pub fn hash(&self, index: Index) -> StorePathHash {
+        self.hashes[index as usize]
+    }
+
+    /// What a path refers to here, itself not counted.
+    pub fn references(&self, index: Index) -> &[Index] {
+        let node = &self.nodes[index as usize];
+        let first = node.first_reference as usize;
+        &self.references[first..first + node.references as usize]
+    }
+
+    /// Whether it can be removed at all: it lies in the own bank, and can be read.
+    pub fn is_own(&self, index: Index) -> bool {
+        self.nodes[index as usize].is_own
+    }
+
+    /// When it came, in seconds since 1970.
+    pub fn came(&self, index: Index) -> i64 {
+        self.nodes[index as usize].came.into()
+    }
+
+    /// What its NAR takes on disk, in bytes, whoever else has it.
+    pub fn bytes_of_nar(&self, index: Index) -> u64 {
+        self.nodes[index as usize].bytes_of_nar
+    }
+
+    /// What its narinfo and listing take on disk, in bytes.
+    pub fn bytes_beside(&self, index: Index) -> u64 {
+        self.nodes[index as usize].bytes_beside.into()
+    }
+
+    /// Whether a path has the NAR of this hash, or might have.
+    pub fn has_nar(&self, nar_hash: Sha256) -> bool {
+        self.nars.binary_search(&beginning(nar_hash)).is_ok()
+    }
+
+    /// Whether this may be the NAR that a path had when it was read.
+    pub fn is_nar_of(&self, index: Index, nar_hash: Sha256) -> bool {
+        self.nodes[index as usize].nar == beginning(nar_hash)
+    }
+
+    /// A count of who has which NAR, to be counted down.
+    pub fn nars(&self) -> Nars<'_> {
+        Nars { graph: self, shared: self.shared.clone() }
+    }
+}
+
+/// Who has which NAR, as paths go one by one.
+pub struct Nars<'a> {
+    graph: &'a Graph,
+    shared: HashMap<u64, u32>,
+}
+
+impl Nars<'_> {
+    /// A path goes. Says whether it was the last one that had its NAR.
+    pub fn leave(&mut self, index: Index) -> bool {
+        match self.shared.get_mut(&self.graph.nodes[index as usize].nar) {
+            Some(count) => {
+                *count -= 1;
+                *count == 0
+            }
+            None => true,
+        }
+    }
+
+    /// A path stays after all.
+    pub fn stay(&mut self, index: Index) {
+        if let Some(count) = self.shared.get_mut(&self.graph.nodes[index as usize].nar) {
+            *count += 1;
+        }
+    }
+}
+
+/// The first 8 bytes of a NarHash.
+fn beginning(nar_hash: Sha256) -> u64 {
+    let (first, _) = nar_hash.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*first)
+}
+
+fn came(narinfo: &std::path::Path) -> u32 {
+    let modified = std::fs::symlink_metadata(narinfo).and_then(|found| found.modified());
+    let since_1970 = modified.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    since_1970.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// A cache holds no more than four billion of anything.
+fn number(count: usize) -> Index {
+    Index::try_from(count).unwrap_or(Index::MAX)
+}
+
+#[cfg(test)]
+impl Graph {
+    /// A graph of paths that are told: the NAR of each, what it takes, when it came, and what it refers to. The path
+    /// of number `n` has the hash of `n` in its first four bytes.
+    pub fn made(paths: &[(u64, u64, u32, Vec<Index>)]) -> Self {
+        let mut graph = Self::default();
+        for (index, (nar, bytes_of_nar, came, references)) in paths.iter().enumerate() {
+            graph.hashes.push(Self::made_hash(number(index)));
+            graph.nodes.push(Node {
+                nar: *nar,
+                bytes_of_nar: *bytes_of_nar,
+                bytes_beside: 1,
+                came: *came,
+                first_reference: number(graph.references.len()),
+                references: number(references.len()),
+                is_own: true,
+            });
+            graph.references.extend(references);
+        }
+        graph.count_shared();
+        graph
+    }
+
+    /// The path of that number.
+    pub fn made_hash(index: Index) -> StorePathHash {
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&index.to_be_bytes());
+        StorePathHash::from_bytes(bytes)
+    }
+}
