@@ -75,6 +75,19 @@
 //!                 "send_again":true,
 //!                 "reason":"…: 1 of its references are not here; push them first: 7rjj86a50146dq4pd5h2fyvnnwxk9m0a-glibc-2.40"}]}
 //! ```
+//!
+//! **Pins** need a token (or a certificate) with the scope `pin`, and no other. What is pinned by a name again is a
+//! new revision of it; `keep_revisions`, `keep_days` or `"forever":true` say how many of them stay.
+//!
+//! ```text
+//! POST /_snowbank/v1/pins
+//! {"name":"main","paths":["v5sv61sszx301i0x6xysaqzla09nksnd"],"keep_revisions":3}
+//! 200 {"name":"main","revision":7}       404 where a path is not in the cache's own bank
+//!
+//! GET /_snowbank/v1/pins                 200 {"pins":[{"name":"main","paths":1,"revisions":3,…}]}
+//! GET /_snowbank/v1/pins/main            200 {"revisions":[{"number":7,"by":"ci","created":…,"paths":[…]},…]}
+//! DELETE /_snowbank/v1/pins/main         204
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +97,8 @@ use crate::nix::store_path::StorePathHash;
 
 /// What all of it lies below, after the cache's own prefix.
 pub const PREFIX: &str = "/_snowbank/v1";
+/// What all of pins lies below, after the cache's own prefix.
+pub const PINS: &str = "/_snowbank/v1/pins";
 /// The most hashes in one question.
 pub const MAX_MISSING: usize = 100_000;
 /// The most paths in one commit, the proofs not counted.
@@ -204,4 +219,78 @@ pub struct Refusal {
     /// Whether something that was there is not there any more, and sending it again may help.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub send_again: bool,
+}
+
+/// Pin these.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// What it is called.
+    pub name: String,
+    /// What it is to name, with all that these refer to; at most [`MAX_COMMIT`].
+    pub paths: Vec<StorePathHash>,
+    /// Keep the newest so many revisions.
+    #[serde(default)]
+    pub keep_revisions: Option<u32>,
+    /// Keep each revision for so many days, the last one as well.
+    #[serde(default)]
+    pub keep_days: Option<u32>,
+    /// Keep all revisions; a new pin does, if nothing else is said.
+    #[serde(default)]
+    pub forever: bool,
+}
+
+/// It is pinned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinResponse {
+    /// What it is called.
+    pub name: String,
+    /// Which revision this is.
+    pub revision: u64,
+}
+
+/// The pins of a cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinList {
+    /// Oldest first.
+    pub pins: Vec<PinSummary>,
+}
+
+/// A pin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinSummary {
+    /// What it is called.
+    pub name: String,
+    /// The release that made it, if one did.
+    pub release: Option<String>,
+    /// When it was first made, in seconds since 1970.
+    pub created: i64,
+    /// How many revisions stay; all, if neither this nor `keep_days` is there.
+    pub keep_revisions: Option<u32>,
+    /// For how many days each stays.
+    pub keep_days: Option<u32>,
+    /// How many revisions there are.
+    pub revisions: u64,
+    /// How many paths they name.
+    pub paths: u64,
+}
+
+/// What a pin names and named.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinHistory {
+    /// The newest first.
+    pub revisions: Vec<PinnedThen>,
+}
+
+/// A revision of a pin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinnedThen {
+    /// Counts up from 1.
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub created: i64,
+    /// Who pinned.
+    pub by: String,
+    /// What it names.
+    pub paths: Vec<StorePathHash>,
 }

@@ -16,9 +16,10 @@ use crate::index::places::KnownPlaces;
 use crate::index::state::{Job, StateDb, StateError};
 use crate::ingest::Expiry;
 use crate::keep::collect::policy::Policy;
-use crate::keep::collect::{CollectError, Collected, Collector};
-use crate::metrics::{Metrics, SourceLabel};
-use crate::nix::store_path::StoreDir;
+use crate::keep::collect::select::Named;
+use crate::keep::collect::{CollectError, Collected, Collector, Plan};
+use crate::metrics::Metrics;
+use crate::nix::store_path::{StoreDir, StorePathHash};
 use crate::sign::KeyRing;
 use crate::source::cache::Cache;
 use crate::source::{BankSource, Source};
@@ -34,6 +35,17 @@ const KEEP_EVERY: Duration = Duration::from_secs(60);
 pub enum What {
     /// Collect now.
     Collect,
+    /// Remove paths that are named.
+    Remove {
+        /// Which ones.
+        paths: Vec<StorePathHash>,
+        /// With all that only these need.
+        closure: bool,
+        /// With all that refers to these.
+        referrers: bool,
+        /// Who says so.
+        by: String,
+    },
 }
 
 /// How far a collection is, or what came of it.
@@ -67,22 +79,43 @@ impl Said {
     }
 }
 
-/// Collects a cache. `goes_on` hears how far it is, now and then, and says whether it is to go on. Blocks.
-pub fn collect(
-    collector: &Collector<'_>,
+/// What would be done.
+pub fn plan<'a>(
+    collector: &Collector<'a>,
+    what: &What,
     policy: &Policy,
     now: i64,
-    goes_on: &dyn Fn(&Said) -> bool,
-) -> Result<Said, CollectError> {
-    collector.state.end_revisions(&collector.cache.name, now)?;
-    let plan = collector.plan(policy, now)?;
+) -> Result<(Plan<'a>, Said), CollectError> {
+    let plan = match what {
+        What::Collect => collector.plan(policy, now)?,
+        What::Remove { paths, closure, referrers, by } => {
+            let named =
+                Named { paths: paths.clone(), with_closure: *closure, with_referrers: *referrers };
+            collector.plan_removal(&named, by, now)?
+        }
+    };
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let mut said = Said {
+    let said = Said {
         total: count(plan.total()),
         planned: count(plan.paths().len()),
         unreadable: count(plan.damaged().len()),
         ..Said::default()
     };
+    Ok((plan, said))
+}
+
+/// Does it. `goes_on` hears how far it is, now and then, and says whether it is to go on. Blocks.
+pub fn carry_out(
+    collector: &Collector<'_>,
+    what: &What,
+    policy: &Policy,
+    now: i64,
+    goes_on: &dyn Fn(&Said) -> bool,
+) -> Result<Said, CollectError> {
+    if *what == What::Collect {
+        collector.state.end_revisions(&collector.cache.name, now)?;
+    }
+    let (plan, mut said) = plan(collector, what, policy, now)?;
     if !goes_on(&said) {
         return Ok(said);
     }
@@ -94,12 +127,6 @@ pub fn collect(
     })?;
     said.add(&collected);
     Ok(said)
-}
-
-/// The own bank of a cache, as a source of it.
-pub fn own_bank(cache: &Cache) -> Option<&Arc<Source>> {
-    let is_own = |source: &&Arc<Source>| matches!(&***source, Source::Bank(bank) if bank.label() == SourceLabel::Bank);
-    cache.sources().iter().find(is_own)
 }
 
 /// Does all of it, for ever.
@@ -154,7 +181,8 @@ impl Rounds {
             let policy = cache.collect;
             // A jump makes all ages wrong, those below `keep_at_least` first.
             let clock = Expiry::new(policy.keep_at_least.max(KEEP_EVERY));
-            (cache.name.clone(), Schedule { policy, clock, last: now })
+            let last = last(&db, &cache.name, now);
+            (cache.name.clone(), Schedule { policy, clock, last })
         };
         let schedules = config.caches.iter().map(schedule).collect();
         if let Err(error) = db.clear_jobs(Timestamp::now().as_second()) {
@@ -178,7 +206,7 @@ impl Rounds {
             })
             .collect();
         for name in due {
-            self.collect(state, &name, &|_| true);
+            self.carry_out(state, &name, &What::Collect, &|_| true);
         }
     }
 
@@ -231,7 +259,7 @@ impl Rounds {
             true
         };
         let said = match serde_json::from_str::<What>(&job.what) {
-            Ok(What::Collect) => self.collect(state, &job.cache, &say),
+            Ok(what) => self.carry_out(state, &job.cache, &what, &say),
             Err(error) => refused(format!("this server does not know what is asked: {error}")),
         };
         if let Err(error) = db.end_job(job.number, &to_json(&said), Timestamp::now().as_second()) {
@@ -239,17 +267,29 @@ impl Rounds {
         }
     }
 
-    fn collect(&mut self, state: &State, name: &str, say: &dyn Fn(&Said) -> bool) -> Said {
+    fn carry_out(
+        &mut self,
+        state: &State,
+        name: &str,
+        what: &What,
+        say: &dyn Fn(&Said) -> bool,
+    ) -> Said {
         // What was asked for until now counts.
         self.keep_uses(state);
         let Some(schedule) = self.schedules.get_mut(name) else {
             return refused(format!("there is no cache {name}"));
         };
-        schedule.last = Instant::now();
+        if *what == What::Collect {
+            schedule.last = Instant::now();
+            // Also if it fails: it is not tried every second.
+            if let Err(error) = self.db.note_collected(name, Timestamp::now().as_second()) {
+                tracing::warn!(cache = name, "when it was collected is not noted: {error}");
+            }
+        }
         if !schedule.clock.may_judge(Instant::now(), SystemTime::now()) {
             return refused("the clock jumped a moment ago, so nothing is taken for old".into());
         }
-        let own = state.caches.get(name).and_then(|cache| Some((cache, own_bank(cache)?)));
+        let own = state.caches.get(name).and_then(|cache| Some((cache, cache.own_bank()?)));
         let Some((cache, source)) = own else {
             return refused(format!("the cache {name} has no bank of its own"));
         };
@@ -258,7 +298,7 @@ impl Rounds {
         let collector = Collector { cache, source, bank: bank.bank(), ingest, state: &self.db };
         let goes_on = |said: &Said| !self.stops.load(Ordering::Acquire) && say(said);
         let now = Timestamp::now().as_second();
-        match collect(&collector, &schedule.policy, now, &goes_on) {
+        match carry_out(&collector, what, &schedule.policy, now, &goes_on) {
             Ok(said) => {
                 let Said { removed, bytes, strays, failed, .. } = said;
                 tracing::info!(cache = name, removed, bytes, strays, failed, "collected");
@@ -272,6 +312,26 @@ impl Rounds {
             }
         }
     }
+}
+
+/// When a cache was last collected, however often the server was started since; where that is not known it counts from
+/// now.
+fn last(db: &StateDb, cache: &str, now: Instant) -> Instant {
+    let wall = Timestamp::now().as_second();
+    let ago = match db.collected_at(cache) {
+        Ok(Some(at)) => u64::try_from(wall.saturating_sub(at)).unwrap_or(0),
+        Ok(None) => {
+            if let Err(error) = db.note_collected(cache, wall) {
+                tracing::warn!(cache, "when it is to be collected is not noted: {error}");
+            }
+            0
+        }
+        Err(error) => {
+            tracing::warn!(cache, "when it was last collected is not known: {error}");
+            0
+        }
+    };
+    now.checked_sub(Duration::from_secs(ago)).unwrap_or(now)
 }
 
 fn refused(error: String) -> Said {

@@ -46,6 +46,8 @@ pub struct ClientGrant {
     pub push: bool,
     /// Whether they may read private caches.
     pub pull: bool,
+    /// Whether they may pin.
+    pub pin: bool,
     /// The caches that this is for; `None` is all.
     pub caches: Option<Vec<String>>,
 }

@@ -18,6 +18,8 @@ pub enum Right {
     Pull,
     /// Write to it, or ask what only those who write may know.
     Push,
+    /// Say what it is to keep, and ask what is pinned.
+    Pin,
 }
 
 /// Who may do what with a cache.
@@ -77,6 +79,9 @@ pub enum Denial {
     /// The token has not the scope pull.
     #[error("this token may not pull")]
     MayNotPull,
+    /// The token has not the scope pin.
+    #[error("this token may not pin")]
+    MayNotPin,
     /// The tokens cannot be read now.
     #[error("tokens cannot be checked now; the server's log says why")]
     Unavailable,
@@ -99,7 +104,7 @@ impl Denial {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::OtherCache => "other-cache",
-            Self::MayNotPush | Self::MayNotPull => "other-scope",
+            Self::MayNotPush | Self::MayNotPull | Self::MayNotPin => "other-scope",
             Self::Unavailable => "unavailable",
         }
     }
@@ -111,6 +116,7 @@ impl Right {
         match self {
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::Pin => "pin",
         }
     }
 }
@@ -190,6 +196,8 @@ impl Gate {
             Right::Pull => policy.pull == PullPolicy::Public,
             // Without the database nobody could say later who pushed what.
             Right::Push => policy.push == PushPolicy::Open && self.state.is_some(),
+            // Who may only push says nothing of what stays.
+            Right::Pin => false,
         })
     }
 
@@ -244,7 +252,7 @@ impl Gate {
         };
         let only_certificates = policy.is_some_and(|policy| match right {
             Right::Pull => policy.pull == PullPolicy::Certificate,
-            Right::Push => policy.push == PushPolicy::Certificate,
+            Right::Push | Right::Pin => policy.push == PushPolicy::Certificate,
         });
         match (by_certificate, caller.credential) {
             (Ok(leave), _) => Ok(leave),
@@ -270,6 +278,7 @@ impl Gate {
         let may = |grant: &ClientGrant| match right {
             Right::Pull => grant.pull,
             Right::Push => grant.push,
+            Right::Pin => grant.pin,
         };
         let mut grants = self.clients.grants.iter().filter(|grant| grant.is_of(certificate));
         match grants.any(|grant| may(grant) && grant.is_for(cache)) {
@@ -304,6 +313,7 @@ impl Gate {
         match right {
             Right::Pull if !token.pull => Err(Denial::MayNotPull),
             Right::Push if !token.push => Err(Denial::MayNotPush),
+            Right::Pin if !token.pin => Err(Denial::MayNotPin),
             _ => Ok(Leave::Token(Arc::clone(token))),
         }
     }

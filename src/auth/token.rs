@@ -23,6 +23,8 @@ pub struct Grant {
     pub push: bool,
     /// Whether it may read private caches.
     pub pull: bool,
+    /// Whether it may pin.
+    pub pin: bool,
     /// The caches that it is for; `None` is all.
     pub caches: Option<Vec<String>>,
     /// Now, in seconds since 1970.
@@ -43,10 +45,20 @@ pub fn issue(grant: Grant) -> Result<(Zeroizing<String>, TokenRecord), NoRandom>
     getrandom::fill(&mut id).and_then(|()| getrandom::fill(secret.as_mut())).map_err(NoRandom)?;
     let (id, secret) = (base32::encode(&id), Zeroizing::new(base32::encode(secret.as_ref())));
     let text = Zeroizing::new(format!("{PREFIX}{id}_{}", secret.as_str()));
-    let Grant { name, push, pull, caches, created, expires } = grant;
+    let Grant { name, push, pull, pin, caches, created, expires } = grant;
     let secret_hash = Sha256::digest(secret.as_bytes()).into();
-    let record =
-        TokenRecord { id, secret_hash, name, push, pull, caches, created, expires, revoked: None };
+    let record = TokenRecord {
+        id,
+        secret_hash,
+        name,
+        push,
+        pull,
+        pin,
+        caches,
+        created,
+        expires,
+        revoked: None,
+    };
     Ok((text, record))
 }
 
@@ -90,6 +102,7 @@ mod tests {
             name: "runner".into(),
             push: true,
             pull: false,
+            pin: false,
             caches: None,
             created: 1,
             expires: None,

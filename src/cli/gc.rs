@@ -1,26 +1,15 @@
 //! `snowbank gc`
 
-use std::cell::Cell;
-use std::thread;
-use std::time::{Duration, Instant};
-
 use clap::Args;
 use indicatif::BinaryBytes;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::output::{print, table};
 use super::place::PlaceArguments;
-use super::{CommandError, zfs};
-use crate::app::collecting::{Offline, Said, What, ask, collect};
-use crate::app::serving::{self, Alone};
-use crate::config::{CacheConfig, Config};
+use super::{CommandError, collecting, zfs};
+use crate::app::collecting::{Said, What};
+use crate::config::CacheConfig;
 use crate::index::state::StateDb;
-
-/// How long to wait for a running server to begin.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is asked how far it is.
-const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Removes what a cache need not keep any more: what its configuration says is too old, or too much, by closures, so
 /// that what stays is whole.
@@ -62,8 +51,8 @@ pub(super) fn run(arguments: &GcArguments) -> Result<(), CommandError> {
     let mut said = Vec::new();
     for cache in caches {
         let outcome = match arguments.dry_run {
-            true => plan(cache, &db)?,
-            false => carry_out(&config, cache, &db)?,
+            true => collecting::plan(cache, &db, &What::Collect)?,
+            false => collecting::carry_out(&config, cache, &db, &What::Collect)?,
         };
         said.push((cache.name.as_str(), outcome));
     }
@@ -71,76 +60,6 @@ pub(super) fn run(arguments: &GcArguments) -> Result<(), CommandError> {
     match said.iter().filter(|(_, said)| said.error.is_some() || said.failed > 0).count() {
         0 => Ok(()),
         problems => Err(CommandError::Problems(problems)),
-    }
-}
-
-/// What would go, without the server, which may run: nothing is changed.
-fn plan(cache: &CacheConfig, db: &StateDb) -> Result<Said, CommandError> {
-    let offline = Offline::to_look_at(cache)?;
-    let now = Timestamp::now().as_second();
-    let plan = offline.collector(db).plan(&cache.collect, now)?;
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    Ok(Said {
-        total: count(plan.total()),
-        planned: count(plan.paths().len()),
-        bytes: plan.bytes() + plan.strays.bytes,
-        strays: count(plan.strays.files.len()),
-        unreadable: count(plan.damaged().len()),
-        ..Said::default()
-    })
-}
-
-fn carry_out(config: &Config, cache: &CacheConfig, db: &StateDb) -> Result<Said, CommandError> {
-    match serving::alone(&config.data_dir)? {
-        Some(alone) => here(config, cache, db, &alone),
-        None => by_the_server(cache, db),
-    }
-}
-
-fn here(
-    config: &Config,
-    cache: &CacheConfig,
-    db: &StateDb,
-    alone: &Alone,
-) -> Result<Said, CommandError> {
-    let offline = Offline::to_collect(config, cache, db)?;
-    let now = Timestamp::now().as_second();
-    let is_cut = Cell::new(false);
-    let goes_on = |_: &Said| {
-        is_cut.set(!alone.goes_on());
-        !is_cut.get()
-    };
-    let mut said = collect(&offline.collector(db), &cache.collect, now, &goes_on)?;
-    if is_cut.get() {
-        said.error = Some("a server has started: ask again, and it goes on".into());
-    }
-    Ok(said)
-}
-
-fn by_the_server(cache: &CacheConfig, db: &StateDb) -> Result<Said, CommandError> {
-    let number = ask(db, &cache.name, &What::Collect, Timestamp::now().as_second())?;
-    let asked = Instant::now();
-    loop {
-        let Some(state) = db.job(number)? else {
-            return Err(CommandError::Queue(
-                "the server was started anew meanwhile; ask again".into(),
-            ));
-        };
-        if state.has_ended {
-            let said = state.said.and_then(|said| serde_json::from_str(&said).ok());
-            return said.ok_or_else(|| {
-                CommandError::Queue(
-                    "what the server said of it cannot be read: is it another version?".into(),
-                )
-            });
-        }
-        if !state.is_taken && asked.elapsed() > PATIENCE && db.withdraw(number)? {
-            return Err(CommandError::Queue(
-                "a server runs on this data directory, and does not begin: its log may say why"
-                    .into(),
-            ));
-        }
-        thread::sleep(ASK_EVERY);
     }
 }
 

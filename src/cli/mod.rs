@@ -16,6 +16,7 @@ mod agent;
 mod ca;
 mod cache;
 mod client;
+mod collecting;
 mod doctor;
 mod format;
 mod gc;
@@ -29,6 +30,7 @@ mod progress;
 mod push;
 mod queue;
 mod release;
+mod rm;
 mod serve;
 mod time;
 mod token;
@@ -83,6 +85,7 @@ enum Command {
     Ca(ca::CaArguments),
     Pin(pin::PinArguments),
     Gc(gc::GcArguments),
+    Rm(rm::RmArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
     Doctor(doctor::DoctorArguments),
@@ -275,12 +278,19 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Pin(arguments) => pin::run(&arguments),
         Command::Gc(arguments) => gc::run(&arguments),
+        Command::Rm(arguments) => rm::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
         Command::Format(arguments) => format::run(&arguments),
     }
+}
+
+/// Who types this, for what is kept on record of it.
+fn user() -> String {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    user.unwrap_or_else(|_| format!("user {}", rustix::process::getuid().as_raw()))
 }
 
 /// The version with what it was built from and for; a packager sets `SNOWBANK_REVISION`.

@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::output::{print, table};
 use super::place::PlaceArguments;
-use super::{CommandError, release, time, zfs};
+use super::{CommandError, release, time, user, zfs};
 use crate::config::DEFAULT_CACHE;
-use crate::index::state::{Keep, NewRevision, PinRecord, PinRevision, Pinned, StateDb};
-
-/// No name of a pin is longer, in bytes.
-const MAX_NAME: usize = 200;
+use crate::index::state::{
+    Keep, MAX_PIN_NAME, NewRevision, PinRecord, PinRevision, Pinned, StateDb, is_pin_name,
+};
 
 /// Keeps paths of a cache by name, with all that they refer to, whatever is collected.
 ///
@@ -122,10 +121,9 @@ impl OfCache {
 
 fn add(arguments: &AddArguments) -> Result<(), CommandError> {
     let AddArguments { name, of, .. } = arguments;
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+:@/".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(legal) {
+    if !is_pin_name(name) {
         let why = format!(
-            "{name:?}: a name of 1 to {MAX_NAME} letters, digits and - _ . + : @ / is expected"
+            "{name:?}: a name of 1 to {MAX_PIN_NAME} letters, digits and - _ . + : @ / is expected"
         );
         return Err(CommandError::Usage(why));
     }
@@ -138,8 +136,7 @@ fn add(arguments: &AddArguments) -> Result<(), CommandError> {
         (None, None, true) => Some(Keep::Forever),
         (None, None, false) => None,
     };
-    let pinner = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    let pinner = pinner.unwrap_or_else(|_| "the command line".into());
+    let pinner = user();
     let revision = NewRevision { cache: &of.cache, name, paths: &paths, pinner: &pinner };
     let now = Timestamp::now().as_second();
     match StateDb::open(&config.data_dir)?.pin(revision, keep, now)? {

@@ -87,6 +87,8 @@ enum Scope {
     Push,
     /// Read its caches, where they are private
     Pull,
+    /// Say by the API what its caches are to keep, as `snowbank pin` does
+    Pin,
 }
 
 pub(super) fn run(arguments: &TokenArguments) -> Result<(), CommandError> {
@@ -111,6 +113,7 @@ fn create(arguments: &CreateArguments) -> Result<(), CommandError> {
         name: arguments.name.clone().unwrap_or_default(),
         push: arguments.scope.contains(&Scope::Push),
         pull: arguments.scope.contains(&Scope::Pull),
+        pin: arguments.scope.contains(&Scope::Pin),
         caches: caches(&arguments.cache, &config)?,
         created: now.as_second(),
         expires,
@@ -204,7 +207,7 @@ fn describe(token: &TokenRecord) -> Value {
 }
 
 fn scopes(token: &TokenRecord) -> Vec<&'static str> {
-    let scopes = [("push", token.push), ("pull", token.pull)];
+    let scopes = [("push", token.push), ("pull", token.pull), ("pin", token.pin)];
     scopes.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 
@@ -246,6 +249,7 @@ mod tests {
             name: name.into(),
             push: true,
             pull: true,
+            pin: false,
             caches: Some(vec!["default".into(), "team".into()]),
             created: 0,
             expires: None,

@@ -8,7 +8,7 @@ use super::raw::RawCache;
 use super::setting::Setting;
 use crate::keep::collect::policy::Policy;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 const LOWER: &str = "less than collect_above is expected";
 const NO_HIGH_MARK: &str = "it takes collect_above as well, which says when room is made";
@@ -16,7 +16,7 @@ const NO_HIGH_MARK: &str = "it takes collect_above as well, which says when room
 pub(super) fn check(section: &Section<'_>, raw: &RawCache) -> Result<Policy, ConfigError> {
     let mut policy = Policy::default();
     section.set("collect_every", &raw.collect_every, &mut policy.every, |setting| {
-        unless("never", setting, |setting| setting.duration(MINUTE..=YEAR))
+        unless("never", setting, |setting| setting.duration(SECOND..=YEAR))
     })?;
     section.set("keep_unused", &raw.keep_unused, &mut policy.keep_unused, |setting| {
         unless("forever", setting, |setting| setting.duration(Duration::ZERO..=100 * YEAR))

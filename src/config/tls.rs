@@ -10,6 +10,7 @@ use super::checked::DEFAULT_CACHE;
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawClient, RawTls};
 use super::setting::Setting;
+use crate::auth::Right;
 use crate::auth::certificate::{ClientGrant, NamePattern};
 use crate::http::listen::ListenAddress;
 use crate::source::upstream::connect::Address;
@@ -35,7 +36,7 @@ const A_NAME: &str = "a DNS name such as \"cache.example.org\" is expected";
 /// so that whoever goes from one to the other gets a certificate of the other at once.
 const BY_ACME: &str = "tls/issued.pem";
 const BY_ITSELF: &str = "tls/internal.pem";
-const NO_SCOPES: &str = "\"push\", \"pull\" or both are expected";
+const NO_SCOPES: &str = "\"push\", \"pull\", \"pin\" or several of them are expected";
 const NO_AUTHORITY: &str =
     "it takes tls.client_ca as well, which says whose certificates are looked at";
 
@@ -234,7 +235,7 @@ pub(super) fn clients(
         let prefix = format!("client.{name}.");
         let section = Section { origin, prefix: &prefix };
         let grant = grant(settings, &section, &knows)?;
-        let has_scopes = grant.push || grant.pull;
+        let has_scopes = grant.push || grant.pull || grant.pin;
         if grant.names.is_empty() && !has_scopes {
             continue;
         }
@@ -262,7 +263,8 @@ fn grant(
     section: &Section<'_>,
     knows: &dyn Fn(&str) -> bool,
 ) -> Result<ClientGrant, ConfigError> {
-    let mut grant = ClientGrant { names: Vec::new(), push: false, pull: false, caches: None };
+    let mut grant =
+        ClientGrant { names: Vec::new(), push: false, pull: false, pin: false, caches: None };
     section.set("names", &raw.names, &mut grant.names, |setting| {
         let pattern = |item: Setting| {
             NamePattern::parse(item.text()?).ok_or_else(|| {
@@ -273,9 +275,11 @@ fn grant(
     })?;
     if let Some(setting) = section.get("scopes", &raw.scopes) {
         for item in setting.list()? {
-            match item.one_of(&[("push", true), ("pull", false)])? {
-                true => grant.push = true,
-                false => grant.pull = true,
+            let scope = [("push", Right::Push), ("pull", Right::Pull), ("pin", Right::Pin)];
+            match item.one_of(&scope)? {
+                Right::Push => grant.push = true,
+                Right::Pull => grant.pull = true,
+                Right::Pin => grant.pin = true,
             }
         }
     }

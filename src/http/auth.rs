@@ -2,7 +2,7 @@
 //!
 //! `Place` says from a request's head alone which cache it is about, whether it is about a view of it, and
 //! what right it needs: reading needs [`Right::Pull`], every other method [`Right::Push`], and so does the
-//! whole native API. What was found out travels with the request as `Admitted`, and is the only way for a
+//! whole native API, but for pins, which need [`Right::Pin`]. What was found out travels with the request as `Admitted`, and is the only way for a
 //! handler to get at a cache: one that was not asked for here cannot be reached by another spelling of
 //! its name. A view is read by those who may read its cache, and written to by nobody.
 
@@ -59,7 +59,14 @@ impl<'a> Place<'a> {
         }
         let reads = [Method::GET, Method::HEAD].contains(method);
         let native = below.starts_with(native::PREFIX);
-        let right = if reads && !native { Right::Pull } else { Right::Push };
+        let pins = below
+            .strip_prefix(native::PINS)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let right = match () {
+            () if pins => Right::Pin,
+            () if reads && !native => Right::Pull,
+            () => Right::Push,
+        };
         Some(Self { cache, view, rest, right })
     }
 }
@@ -74,7 +81,7 @@ pub(super) struct Admitted {
 impl Admitted {
     /// `leave` is what it was decided by, `source` the address of the client, `None` a unix socket.
     pub(super) fn new(place: &Place<'_>, leave: &Leave, source: Option<IpAddr>) -> Self {
-        let pusher = (place.right == Right::Push).then(|| match leave {
+        let pusher = (place.right != Right::Pull).then(|| match leave {
             Leave::Open => Pusher::anybody(source),
             Leave::Token(token) => Pusher::with_token(token, source),
             Leave::Certificate(certificate) => {
@@ -96,7 +103,7 @@ pub(super) async fn admit(
         state.metrics.denied(right.label(), denial.label());
         Failure::Denied(denial)
     };
-    if place.view.is_some() && right == Right::Push {
+    if place.view.is_some() && right != Right::Pull {
         return Err(denied(Denial::ReadOnly));
     }
     if state.gate.is_open(cache, right) {
@@ -129,6 +136,26 @@ pub(super) fn keep_private(headers: &mut HeaderMap) {
     let Some(rest) = rest else { return };
     if let Ok(value) = HeaderValue::from_bytes(&[b"private", rest].concat()) {
         headers.insert(CACHE_CONTROL, value);
+    }
+}
+
+/// Somebody who may pin in the cache that the request names.
+pub struct Pinning {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// Who it is.
+    pub pinner: Pusher,
+}
+
+impl FromRequestParts<Arc<State>> for Pinning {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Failure> {
+        let admitted = parts.extensions.get::<Admitted>().ok_or(Failure::NotFound)?;
+        let pinner = admitted.pusher.clone().ok_or_else(|| {
+            Failure::Internal("a handler that pins was reached by a request that reads".into())
+        })?;
+        Ok(Self { cache: Arc::clone(&admitted.cache), pinner })
     }
 }
 

@@ -114,7 +114,8 @@ const fn status_of(denial: Denial) -> StatusCode {
         | Denial::CertificateMayNot
         | Denial::OtherCache
         | Denial::MayNotPush
-        | Denial::MayNotPull => StatusCode::FORBIDDEN,
+        | Denial::MayNotPull
+        | Denial::MayNotPin => StatusCode::FORBIDDEN,
         Denial::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Denial::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }

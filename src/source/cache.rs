@@ -24,7 +24,7 @@ use quick_cache::sync::Cache as Memory;
 use super::signer::Signer;
 use super::{Source, SourceError, StoredFile};
 use crate::index::uses::Uses;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SourceLabel};
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
@@ -173,6 +173,15 @@ impl Cache {
     /// The sources, in order.
     pub fn sources(&self) -> &[Arc<Source>] {
         &self.sources
+    }
+
+    /// The bank that is its own, as a source of it.
+    pub fn own_bank(&self) -> Option<&Arc<Source>> {
+        let is_own = |source: &&Arc<Source>| match &***source {
+            Source::Bank(bank) => bank.label() == SourceLabel::Bank,
+            Source::Store(_) => false,
+        };
+        self.sources.iter().find(is_own)
     }
 
     /// What was asked for, of what lies in its banks.

@@ -7,7 +7,6 @@
 use super::cache::{Cache, Unavailable};
 use super::{BankSource, Source, SourceError};
 use crate::bank::Bank;
-use crate::metrics::SourceLabel;
 use crate::nix::cache_info::CacheInfo;
 use crate::zfs::SnapshotName;
 
@@ -25,7 +24,7 @@ pub enum ViewError {
 impl Cache {
     /// The view of this cache at a snapshot. Blocks: ZFS mounts the snapshot for it.
     pub fn open_view(&self, snapshot: &SnapshotName) -> Result<Self, ViewError> {
-        let Some(bank) = self.own_bank() else { return Err(ViewError::NotThere) };
+        let Some(bank) = self.bank_with_snapshots() else { return Err(ViewError::NotThere) };
         let found = bank.at_snapshot(snapshot).map_err(|error| self.unavailable(error))?;
         let source = found.ok_or(ViewError::NotThere)?;
         let info = CacheInfo { store_dir: source.store_dir().clone(), ..self.info.clone() };
@@ -35,7 +34,7 @@ impl Cache {
     /// Looks whether `view`, which is one of this cache, is still there. Blocks.
     pub fn look_at_view(&self, view: &Self) -> Result<(), ViewError> {
         let Err(failed) = view.look() else { return Ok(()) };
-        let (Some(bank), Some(snapshot)) = (self.own_bank(), &view.snapshot) else {
+        let (Some(bank), Some(snapshot)) = (self.bank_with_snapshots(), &view.snapshot) else {
             return Err(ViewError::NotThere);
         };
         match bank.at_snapshot(snapshot) {
@@ -45,11 +44,11 @@ impl Cache {
         }
     }
 
-    fn own_bank(&self) -> Option<&BankSource> {
-        self.sources().iter().find_map(|source| match &**source {
-            Source::Bank(bank) if bank.label() == SourceLabel::Bank => Some(bank),
-            _ => None,
-        })
+    fn bank_with_snapshots(&self) -> Option<&BankSource> {
+        match &**self.own_bank()? {
+            Source::Bank(bank) => Some(bank),
+            Source::Store(_) => None,
+        }
     }
 }
 

@@ -297,3 +297,84 @@ fn pushes_downloads_and_collections_at_once_leave_nothing_dangling() {
     }
     check(&server, &pushed.bank(), &Acknowledged::default());
 }
+
+#[test]
+fn what_is_removed_by_hand_goes_at_once_and_takes_what_refers_to_it_only_if_told_to() {
+    // Everything is kept, and was asked for a moment ago.
+    let pushed = Pushed::new("");
+    let server = pushed.start();
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    let below = Made::new("below", b"below", &[]);
+    let middle = Made::new("middle", b"middle", &[&below]);
+    let (top, beside) = (Made::new("top", b"top", &[&middle]), Made::new("beside", b"x", &[]));
+    for path in [&below, &middle, &top, &beside] {
+        pusher.stock(path, Form::Zstd).unwrap();
+    }
+    let rm = |words: &[&str]| run(&mut order(&pushed, &[&["rm"], words].concat()), 60);
+    let there = || narinfos(&pushed.bank());
+    let hashes = |paths: &[&Made]| paths.iter().map(|path| path.hash()).collect::<BTreeSet<_>>();
+
+    let refused = rm(&[&middle.hash()]).expect_failure().stderr;
+    assert!(refused.contains(&top.hash()) && refused.contains("--referrers"), "{refused}");
+    let mut pin = order(&pushed, &["pin", "add", "main", &top.hash()]);
+    run(&mut pin, 30).expect_success();
+    let pinned = rm(&[&middle.hash(), "--referrers"]).expect_failure().stderr;
+    assert!(pinned.contains("is pinned"), "{pinned}");
+    assert_eq!(there().len(), 4);
+    run(&mut order(&pushed, &["pin", "rm", "main"]), 30).expect_success();
+
+    let dry =
+        rm(&[&middle.hash(), "--referrers", "--closure", "--dry-run"]).expect_success().text();
+    assert!(dry.starts_with("3 paths would go"), "{dry}");
+    assert_eq!(there().len(), 4);
+    rm(&[&middle.hash(), "--referrers"]).expect_success();
+    assert_eq!(there(), hashes(&[&below, &beside]));
+    let why = run(&mut order(&pushed, &["why", &top.hash()]), 30).expect_failure().text();
+    assert!(why.contains("removed by") && why.contains("snowbank rm"), "{why}");
+    for path in [&middle, &top] {
+        pusher.stock(path, Form::Zstd).unwrap();
+    }
+    rm(&[&top.hash(), "--closure"]).expect_success();
+    assert_eq!(there(), hashes(&[&beside]));
+    check(&server, &pushed.bank(), &Acknowledged::default());
+    let gone = rm(&[&top.hash()]).expect_failure();
+    assert!(gone.stderr.contains("is in no bank"), "{}", gone.stderr);
+    // Without a server as well.
+    server.stop();
+    rm(&[&beside.hash()]).expect_success();
+    assert_eq!((there(), names(&pushed.bank().join("nar"))), (BTreeSet::new(), Vec::new()));
+}
+
+#[test]
+fn a_cache_is_collected_on_its_schedule_by_age_and_by_size() {
+    let kept = Made::new("kept", b"kept", &[]);
+    let large = Made::new("large", &vec![7; 3 << 20], &[]);
+    // Of the large one nothing is left where it is compressed: it has the blocks of any small file.
+    for (settings, goes) in [
+        ("collect_every = \"1s\"\nkeep_unused = \"0s\"\nkeep_at_least = \"0s\"", 2),
+        (
+            "collect_every = \"1s\"\nkeep_at_least = \"0s\"\ncollect_above = \"1\"\ncollect_to = \"0\"",
+            2,
+        ),
+        ("collect_every = \"1s\"\nkeep_at_least = \"0s\"\nkeep_free = \"1000000G\"", 2),
+        ("collect_every = \"1s\"\nkeep_at_least = \"0s\"", 0),
+        ("collect_every = \"1s\"\nkeep_unused = \"0s\"", 0),
+    ] {
+        let pushed = Pushed::new(settings);
+        let server = pushed.start();
+        let mut pusher = Pusher::to(server.address()).unwrap();
+        for made in [&kept, &large] {
+            pusher.stock(made, Form::Zstd).unwrap();
+        }
+        let collected = || server.metric("snowbank_collected_paths_total", "cache=\"default\"");
+        let last = || server.metric("snowbank_collected_timestamp_seconds", "cache=\"default\"");
+        let first = last();
+        wait_until("it was collected some times", PATIENCE, || last() > first + 3.0);
+        wait_until("what is to go has gone", PATIENCE, || collected() == f64::from(goes));
+        assert_eq!(
+            narinfos(&pushed.bank()).len(),
+            2 - usize::try_from(goes).unwrap(),
+            "{settings}"
+        );
+    }
+}

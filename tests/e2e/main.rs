@@ -38,6 +38,7 @@ mod listings;
 mod nars;
 mod overload;
 mod parts;
+mod pins;
 mod push_bad_nars;
 mod push_extras;
 mod push_lies;

@@ -41,6 +41,7 @@ fn clients() -> Clients {
         names: vec![NamePattern::parse(pattern).unwrap()],
         push,
         pull,
+        pin: push,
         caches: caches.map(|cache| vec![cache.to_owned()]),
     };
     let grants = vec![
@@ -72,6 +73,7 @@ fn grant() -> Grant {
         name: "runner".into(),
         push: true,
         pull: true,
+        pin: false,
         caches: Some(vec!["team".into()]),
         created: seconds_from_now(0),
         expires: None,

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod native;
+mod pins;
 mod slots;
 mod stock;
 

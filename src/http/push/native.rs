@@ -35,6 +35,7 @@ pub fn routes() -> Router<Arc<State>> {
         .route("/uploads/{id}", patch(append).get(state_of).delete(cancel))
         .route("/uploads/{id}/finish", post(finish))
         .route("/commit", post(commit))
+        .merge(super::pins::routes())
         .fallback(get(|| async { unknown() }));
     Router::new().nest(PREFIX, api)
 }
@@ -192,7 +193,7 @@ fn respond<T: serde::Serialize>(done: Result<T, Refused>) -> Response {
 }
 
 /// Reads a request.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
     let bytes = match whole(body, MAX_JSON).await {
         Ok(bytes) => bytes,
         Err(NotWhole::TooLong) => {

@@ -31,7 +31,7 @@ mod uses;
 
 pub use jobs::{Job, JobState};
 pub use names::NarName;
-pub use pins::{Keep, NewRevision, PinRecord, PinRevision, Pinned};
+pub use pins::{Keep, MAX_PIN_NAME, NewRevision, PinRecord, PinRevision, Pinned, is_pin_name};
 pub use pushes::{ConflictRecord, PushRecord};
 pub use tokens::{Revoked, TokenRecord, Tokens};
 pub use uses::Tombstone;

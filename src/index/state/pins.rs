@@ -49,6 +49,15 @@ const DELETE_PATHS: &str = "DELETE FROM pinned_paths WHERE cache = ?1 AND name =
 const DELETE_REVISIONS: &str = "DELETE FROM pin_revisions WHERE cache = ?1 AND name = ?2";
 const DELETE: &str = "DELETE FROM pins WHERE cache = ?1 AND name = ?2";
 
+/// No name of a pin is longer, in bytes.
+pub const MAX_PIN_NAME: usize = 200;
+
+/// Whether a pin can be called so: letters, digits and - _ . + : @ /, as names of branches have them.
+pub fn is_pin_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+:@/".contains(&byte);
+    !name.is_empty() && name.len() <= MAX_PIN_NAME && name.bytes().all(legal)
+}
+
 /// Which revisions of a pin stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {

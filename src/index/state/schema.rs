@@ -140,6 +140,12 @@ CREATE TABLE tombstones (
 ) STRICT;
 CREATE INDEX tombstones_of_path ON tombstones (hash);
 
+-- When a cache was last collected, or first served.
+CREATE TABLE collected (
+    cache TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- What the command line asks of the server.
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY,

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::index::uses::Use;
 use crate::nix::hash::Sha256;
 use crate::nix::store_path::{StorePath, StorePathHash};
 
@@ -13,6 +14,7 @@ fn token(id: &str) -> TokenRecord {
         name: "runner".into(),
         push: true,
         pull: false,
+        pin: true,
         caches: Some(vec!["default".into(), "team".into()]),
         created: 1000,
         expires: Some(2000),
@@ -380,4 +382,64 @@ fn revisions_of_a_pin_stay_as_long_as_it_says() {
     state.pin(of_team, Some(Keep::Days(1)), 0).unwrap();
     state.end_revisions("default", 1000 * DAY).unwrap();
     assert_eq!(state.pins("team").unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_asked_for_is_added_up_and_forgotten_with_what_is_buried() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let (one, other) = (path('a'), path('b'));
+    let used = |last, count| Use { last, count };
+    state.keep_uses("default", &[(one.hash(), used(5, 2)), (other.hash(), used(6, 1))]).unwrap();
+    state.keep_uses("default", &[(one.hash(), used(4, 3))]).unwrap();
+    state.keep_uses("team", &[(one.hash(), used(9, 9))]).unwrap();
+    let uses = state.uses("default").unwrap();
+    assert_eq!((uses[&one.hash()], uses[&other.hash()]), (used(5, 5), used(6, 1)));
+    let tombstone = |at| Tombstone {
+        cache: "default".into(),
+        path: one.clone(),
+        at,
+        why: "to make room".into(),
+    };
+    state.bury(&[tombstone(7)]).unwrap();
+    state.bury(&[tombstone(8)]).unwrap();
+    assert_eq!(state.uses("default").unwrap().len(), 1);
+    assert_eq!(state.tombstones_of(None, one.hash()).unwrap(), [tombstone(7), tombstone(8)]);
+    assert_eq!(state.tombstones_of(Some("team"), one.hash()).unwrap(), []);
+    assert_eq!(state.collected_at("default").unwrap(), None);
+    for at in [3, 4] {
+        state.note_collected("default", at).unwrap();
+        assert_eq!(state.collected_at("default").unwrap(), Some(at));
+    }
+}
+
+#[test]
+fn a_job_is_taken_once_and_says_how_far_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    let [first, second] = ["a", "b"].map(|what| state.ask("default", what, 1).unwrap());
+    let job = |number| state.job(number).unwrap().unwrap();
+    assert!(!job(first).is_taken && state.withdraw(second).unwrap());
+    assert_eq!(state.job(second).unwrap(), None);
+    let taken = state.take_job(2).unwrap().unwrap();
+    assert_eq!((taken.number, taken.what.as_str()), (first, "a"));
+    assert_eq!(state.take_job(2).unwrap(), None);
+    assert!(job(first).is_taken && !state.withdraw(first).unwrap());
+    state.say(first, "half").unwrap();
+    assert_eq!(
+        job(first),
+        JobState { is_taken: true, has_ended: false, said: Some("half".into()) }
+    );
+    state.end_job(first, "all", 3).unwrap();
+    state.say(first, "late").unwrap();
+    assert_eq!(job(first), JobState { is_taken: true, has_ended: true, said: Some("all".into()) });
+    // Of a server that ended with its job nobody hears any more.
+    let left = state.ask("default", "c", 4).unwrap();
+    state.take_job(4).unwrap().unwrap();
+    let waits = state.ask("default", "d", 4).unwrap();
+    state.clear_jobs(5).unwrap();
+    assert_eq!(state.job(left).unwrap(), None);
+    assert!(state.job(first).unwrap().is_some() && state.job(waits).unwrap().is_some());
+    state.clear_jobs(10_000).unwrap();
+    assert_eq!(state.job(first).unwrap(), None);
 }

@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{StateDb, StateError, bad};
 
 const INSERT: &str = "INSERT INTO tokens (id, secret_hash, name, push, pull, caches, created, \
-                      expires, revoked) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const ALL: &str = "SELECT id, secret_hash, name, push, pull, caches, created, expires, revoked \
-                   FROM tokens ORDER BY created, id";
+                      expires, revoked, pin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const ALL: &str = "SELECT id, secret_hash, name, push, pull, caches, created, expires, revoked, \
+                   pin FROM tokens ORDER BY created, id";
 const REVOKED: &str = "SELECT revoked FROM tokens WHERE id = ?1";
 const REVOKE: &str = "UPDATE tokens SET revoked = ?2 WHERE id = ?1";
 const CHANGES: &str = "SELECT count FROM token_changes";
@@ -26,6 +26,8 @@ pub struct TokenRecord {
     pub push: bool,
     /// Whether it may read private caches.
     pub pull: bool,
+    /// Whether it may pin.
+    pub pin: bool,
     /// The caches that it is for; `None` is all.
     pub caches: Option<Vec<String>>,
     /// When it was made.
@@ -64,7 +66,7 @@ impl StateDb {
             let (hash, times) = (token.secret_hash, (token.created, token.expires, token.revoked));
             connection.prepare_cached(INSERT)?.execute(params![
                 token.id, hash, token.name, token.push, token.pull, caches, times.0, times.1,
-                times.2
+                times.2, token.pin
             ])?;
             connection.execute(COUNT, []).map(drop)
         })
@@ -127,6 +129,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         name: row.get(2)?,
         push: row.get(3)?,
         pull: row.get(4)?,
+        pin: row.get(9)?,
         caches: caches.map_err(|_| bad(5, "not a list of caches"))?,
         created: row.get(6)?,
         expires: row.get(7)?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StateDb, StateError, bad};
 use crate::index::uses::Use;
@@ -20,6 +20,9 @@ const BURY: &str = "INSERT INTO tombstones (cache, hash, path, at, why) \
                     VALUES (?1, ?2, ?3, ?4, ?5)";
 const FORGET: &str =
     "DELETE FROM tombstones WHERE number <= (SELECT max(number) FROM tombstones) - ?1";
+const COLLECTED: &str = "INSERT INTO collected (cache, at) VALUES (?1, ?2) \
+                         ON CONFLICT DO UPDATE SET at = excluded.at";
+const COLLECTED_AT: &str = "SELECT at FROM collected WHERE cache = ?1";
 const TOMBSTONES: &str = "SELECT cache, path, at, why FROM tombstones \
                           WHERE hash = ?1 AND (?2 IS NULL OR cache = ?2) ORDER BY number";
 
@@ -75,6 +78,18 @@ impl StateDb {
         })
     }
 
+    /// Notes that a cache was collected at `now`, in seconds since 1970.
+    pub fn note_collected(&self, cache: &str, now: i64) -> Result<(), StateError> {
+        self.write(|connection| connection.execute(COLLECTED, params![cache, now]).map(drop))
+    }
+
+    /// When a cache was last collected; nothing if that was never noted.
+    pub fn collected_at(&self, cache: &str) -> Result<Option<i64>, StateError> {
+        self.read(|connection| {
+            connection.query_row(COLLECTED_AT, [cache], |row| row.get(0)).optional()
+        })
+    }
+
     /// When and why a path went, each time that it did, oldest first; from one cache, or from any.
     pub fn tombstones_of(
         &self,
@@ -99,6 +114,6 @@ impl StateDb {
 
 /// Fails where a table is not what this version reads.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    let all = [USED, USES, UNUSED, BURY, FORGET, TOMBSTONES];
+    let all = [USED, USES, UNUSED, BURY, FORGET, COLLECTED, COLLECTED_AT, TOMBSTONES];
     all.into_iter().try_for_each(|statement| connection.prepare(statement).map(drop))
 }

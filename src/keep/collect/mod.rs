@@ -23,8 +23,8 @@ use std::time::{Duration, SystemTime};
 
 use self::graph::{Graph, Index};
 use self::policy::Policy;
-use self::select::{Demand, Selection, select};
-use crate::bank::publish::removal::Leaving;
+use self::select::{Demand, Named, Selection, select, select_named};
+use crate::bank::publish::removal::{Leaving, Strays};
 use crate::bank::{Bank, BankError, BuildId, Object};
 use crate::index::state::{StateDb, StateError, Tombstone};
 use crate::index::uses::Use;
@@ -39,6 +39,9 @@ use crate::source::{Source, SourceError};
 
 /// How many paths are removed while nobody publishes: some milliseconds' worth.
 const AT_ONCE: usize = 64;
+
+/// How many paths a message names.
+const SHOWN: usize = 5;
 
 /// Why a cache is not collected.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,23 @@ pub enum CollectError {
     /// Somebody else is at it.
     #[error("the cache {0} is being collected already")]
     UnderWay(String),
+    /// A path that was named is not there.
+    #[error("{0} is not in the bank of the cache, or cannot be read there")]
+    NotHere(StorePathHash),
+    /// What stays would not be whole.
+    #[error(
+        "{count} paths refer to what is to be removed, and would not be whole: {some}; --referrers removes them as \
+         well"
+    )]
+    Referred {
+        /// How many.
+        count: usize,
+        /// The first few, by hash.
+        some: String,
+    },
+    /// What is to be removed is pinned.
+    #[error("{0} is pinned: `snowbank pin ls` says by whom, `snowbank pin rm` lets go of it")]
+    Pinned(StorePathHash),
     /// More was asked for since the last time that it was kept than is remembered.
     #[error(
         "the cache {0} was asked for more paths in the last minute than are remembered, so that none can be taken \
@@ -96,12 +116,14 @@ pub struct Plan<'a> {
     selection: Selection,
     uses: HashMap<StorePathHash, Use>,
     demand: Demand,
+    /// Who says so; nobody but the policy of the cache, if nothing stands here.
+    said_by: Option<String>,
     hold: Duration,
     /// How often something had been pinned.
     pins: i64,
     collecting: Option<Collecting<'a>>,
     /// What belongs to no path.
-    pub strays: crate::bank::publish::removal::Strays,
+    pub strays: Strays,
 }
 
 /// What came of a collection.
@@ -145,18 +167,7 @@ impl<'a> Collector<'a> {
     /// Says what would go at `now`, in seconds since 1970. Blocks, for as long as it takes to read every narinfo.
     pub fn plan(&self, policy: &Policy, now: i64) -> Result<Plan<'a>, CollectError> {
         let name = &self.cache.name;
-        let collecting = match self.ingest {
-            Some(ingest) => {
-                let begun = ingest.begin_collecting();
-                Some(begun.ok_or_else(|| CollectError::UnderWay(name.clone()))?)
-            }
-            None => None,
-        };
-        self.bank.stamp()?;
-        // What was decided and not done refers to paths as well.
-        self.bank.settle()?;
-        let others = self.others()?;
-        let graph = Graph::read(self.bank, &others, &self.cache.info.store_dir)?;
+        let (collecting, graph) = self.begin()?;
         // Counted first: what is pinned while it is read is looked at again.
         let pins = self.state.pin_changes()?;
         let pinned = self.state.pinned_paths(name)?;
@@ -176,7 +187,74 @@ impl<'a> Collector<'a> {
         let selection = select(&graph, &pinned, &|hash| self.used(&uses, hash), &demand);
         let has_path = |hash| graph.find(hash).is_some();
         let strays = self.bank.strays(|nar| graph.has_nar(nar.hash), has_path)?;
-        Ok(Plan { graph, selection, uses, demand, hold: wanted.hold, pins, collecting, strays })
+        Ok(Plan {
+            said_by: None,
+            graph,
+            selection,
+            uses,
+            demand,
+            hold: wanted.hold,
+            pins,
+            collecting,
+            strays,
+        })
+    }
+
+    /// Says what would go with paths that are named by `said_by`, at `now`, in seconds since 1970. Blocks.
+    pub fn plan_removal(
+        &self,
+        named: &Named,
+        said_by: &str,
+        now: i64,
+    ) -> Result<Plan<'a>, CollectError> {
+        let (collecting, graph) = self.begin()?;
+        let pins = self.state.pin_changes()?;
+        let pinned = self.state.pinned_paths(&self.cache.name)?;
+        let is_own = |index: &Index| graph.is_own(*index);
+        let find = |hash: &StorePathHash| {
+            graph.find(*hash).filter(is_own).ok_or(CollectError::NotHere(*hash))
+        };
+        let roots = named.paths.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let selection = select_named(&graph, &roots, &pinned, named).map_err(|referrers| {
+            let some = referrers.iter().take(SHOWN).map(|index| graph.hash(*index).to_string());
+            let some = some.collect::<Vec<_>>().join(", ");
+            CollectError::Referred { count: referrers.len(), some }
+        })?;
+        let is_going: HashSet<StorePathHash> =
+            selection.paths.iter().map(|index| graph.hash(*index)).collect();
+        if let Some(pinned) = pinned.iter().find(|hash| is_going.contains(hash)) {
+            return Err(CollectError::Pinned(*pinned));
+        }
+        // Whoever asked for it a moment ago does not keep it.
+        let demand = Demand { now, held_since: i64::MAX, unused_since: None, free: 0 };
+        Ok(Plan {
+            graph,
+            selection,
+            uses: HashMap::new(),
+            demand,
+            said_by: Some(said_by.to_owned()),
+            hold: Duration::MAX,
+            pins,
+            collecting,
+            strays: Strays::default(),
+        })
+    }
+
+    /// Notes what is relied on from now on, and reads what there is.
+    fn begin(&self) -> Result<(Option<Collecting<'a>>, Graph), CollectError> {
+        let collecting = match self.ingest {
+            Some(ingest) => {
+                let begun = ingest.begin_collecting();
+                Some(begun.ok_or_else(|| CollectError::UnderWay(self.cache.name.clone()))?)
+            }
+            None => None,
+        };
+        self.bank.stamp()?;
+        // What was decided and not done refers to paths as well.
+        self.bank.settle()?;
+        let others = self.others()?;
+        let graph = Graph::read(self.bank, &others, &self.cache.info.store_dir)?;
+        Ok((collecting, graph))
     }
 
     /// The banks that others keep for this cache; one that has not come yet refers to nothing.
@@ -266,7 +344,7 @@ impl<'a> Collector<'a> {
                 cache: self.cache.name.clone(),
                 path: narinfo.info.path.clone(),
                 at: plan.demand.now,
-                why: self.why(plan, narinfo.info.path.hash()).into(),
+                why: self.why(plan, narinfo.info.path.hash()),
             };
             self.state.bury(&leaving.iter().map(tombstone).collect::<Vec<_>>())?;
         }
@@ -313,14 +391,17 @@ impl<'a> Collector<'a> {
         !matches!(self.bank.read_narinfo(plan.graph.hash(index)), Ok(None))
     }
 
-    fn why(&self, plan: &Plan<'_>, hash: StorePathHash) -> &'static str {
+    fn why(&self, plan: &Plan<'_>, hash: StorePathHash) -> String {
+        if let Some(said_by) = &plan.said_by {
+            return format!("removed by {said_by}");
+        }
         let came = plan.graph.find(hash).map_or(0, |index| plan.graph.came(index));
         let last = self.used(&plan.uses, hash).unwrap_or_default().last.max(came);
         match plan.demand.unused_since {
             Some(since) if last < since => {
-                "it was unused for longer than the cache keeps what is unused"
+                "it was unused for longer than the cache keeps what is unused".into()
             }
-            _ => "to make room",
+            _ => "to make room".into(),
         }
     }
 

@@ -6,7 +6,7 @@
 //! first; then, if more room is wanted, whatever is worth the least: bytes times age, over how often it was asked for.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
 use super::graph::{Graph, Index};
 use crate::index::uses::Use;
@@ -60,6 +60,69 @@ impl PartialEq for Candidate {
 }
 
 impl Eq for Candidate {}
+
+/// What is removed by hand, because somebody says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Which paths.
+    pub paths: Vec<StorePathHash>,
+    /// With all that only these need.
+    pub with_closure: bool,
+    /// With all that refers to these.
+    pub with_referrers: bool,
+}
+
+/// Says what goes with the paths that are named; where something that stays would lack one, what that is.
+pub fn select_named(
+    graph: &Graph,
+    roots: &[Index],
+    pinned: &[StorePathHash],
+    named: &Named,
+) -> Result<Selection, Vec<Index>> {
+    let mut going: HashSet<Index> = roots.iter().copied().collect();
+    let refers = |index: Index, going: &HashSet<Index>| {
+        graph.references(index).iter().any(|reference| going.contains(reference))
+    };
+    loop {
+        let stays = graph.indices().filter(|index| !going.contains(index));
+        let referrers: Vec<Index> = stays.filter(|index| refers(*index, &going)).collect();
+        if referrers.is_empty() {
+            break;
+        }
+        if !named.with_referrers || referrers.iter().any(|index| !graph.is_own(*index)) {
+            return Err(referrers);
+        }
+        going.extend(referrers);
+    }
+    let mut referrers = vec![0_u32; graph.len()];
+    for index in graph.indices() {
+        for reference in graph.references(index) {
+            referrers[*reference as usize] += 1;
+        }
+    }
+    let pinned: HashSet<Index> = pinned.iter().filter_map(|hash| graph.find(*hash)).collect();
+    let (mut selection, mut nars) = (Selection::default(), graph.nars());
+    let is_free = |index: &Index| referrers[*index as usize] == 0;
+    let mut free: Vec<Index> = going.iter().copied().filter(is_free).collect();
+    // The same answer each time.
+    free.sort_unstable();
+    while let Some(index) = free.pop() {
+        selection.paths.push(index);
+        selection.bytes += graph.bytes_beside(index);
+        if nars.leave(index) {
+            selection.bytes += graph.bytes_of_nar(index);
+        }
+        for reference in graph.references(index) {
+            let left = &mut referrers[*reference as usize];
+            *left -= 1;
+            let may_go = graph.is_own(*reference) && !pinned.contains(reference);
+            if *left == 0 && (going.contains(reference) || (named.with_closure && may_go)) {
+                free.push(*reference);
+            }
+        }
+    }
+    Ok(selection)
+}
 
 /// Says what goes. `pinned` are roots; `uses` says of a path when it was asked for, if it ever was.
 pub fn select(

@@ -1,0 +1,88 @@
+//! What `snowbank gc` and `snowbank rm` have done: by a server that runs, or here.
+
+use std::cell::Cell;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::CommandError;
+use crate::app::collecting::{self as app, Offline, Said, What, ask};
+use crate::app::serving::{self, Alone};
+use crate::config::{CacheConfig, Config};
+use crate::index::state::StateDb;
+
+/// How long to wait for a running server to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// What would be done. Nothing is changed, and a server may run.
+pub(super) fn plan(cache: &CacheConfig, db: &StateDb, what: &What) -> Result<Said, CommandError> {
+    let offline = Offline::to_look_at(cache)?;
+    let now = Timestamp::now().as_second();
+    let (plan, said) = app::plan(&offline.collector(db), what, &cache.collect, now)?;
+    let strays = u64::try_from(plan.strays.files.len()).unwrap_or(u64::MAX);
+    Ok(Said { bytes: plan.bytes() + plan.strays.bytes, strays, ..said })
+}
+
+/// Has a server that runs on the data directory do it, or does it here where none does.
+pub(super) fn carry_out(
+    config: &Config,
+    cache: &CacheConfig,
+    db: &StateDb,
+    what: &What,
+) -> Result<Said, CommandError> {
+    match serving::alone(&config.data_dir)? {
+        Some(alone) => here(config, cache, db, what, &alone),
+        None => by_the_server(cache, db, what),
+    }
+}
+
+fn here(
+    config: &Config,
+    cache: &CacheConfig,
+    db: &StateDb,
+    what: &What,
+    alone: &Alone,
+) -> Result<Said, CommandError> {
+    let offline = Offline::to_collect(config, cache, db)?;
+    let now = Timestamp::now().as_second();
+    let is_cut = Cell::new(false);
+    let goes_on = |_: &Said| {
+        is_cut.set(!alone.goes_on());
+        !is_cut.get()
+    };
+    let mut said = app::carry_out(&offline.collector(db), what, &cache.collect, now, &goes_on)?;
+    if is_cut.get() {
+        said.error = Some("a server has started: ask again, and it goes on".into());
+    }
+    Ok(said)
+}
+
+fn by_the_server(cache: &CacheConfig, db: &StateDb, what: &What) -> Result<Said, CommandError> {
+    let number = ask(db, &cache.name, what, Timestamp::now().as_second())?;
+    let asked = Instant::now();
+    loop {
+        let Some(state) = db.job(number)? else {
+            return Err(CommandError::Queue(
+                "the server was started anew meanwhile; ask again".into(),
+            ));
+        };
+        if state.has_ended {
+            let said = state.said.and_then(|said| serde_json::from_str(&said).ok());
+            return said.ok_or_else(|| {
+                CommandError::Queue(
+                    "what the server said of it cannot be read: is it another version?".into(),
+                )
+            });
+        }
+        if !state.is_taken && asked.elapsed() > PATIENCE && db.withdraw(number)? {
+            return Err(CommandError::Queue(
+                "a server runs on this data directory, and does not begin: its log may say why"
+                    .into(),
+            ));
+        }
+        thread::sleep(ASK_EVERY);
+    }
+}
