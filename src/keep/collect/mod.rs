@@ -37,8 +37,9 @@ use crate::nix::store_path::StorePathHash;
 use crate::source::cache::Cache;
 use crate::source::{Source, SourceError};
 
-/// How many paths are removed while nobody publishes: some milliseconds' worth.
-const AT_ONCE: usize = 64;
+/// How many paths are removed while nobody publishes: some ten milliseconds' worth, and two syncs. Tests have few paths,
+/// and see many rounds all the same.
+const AT_ONCE: usize = if cfg!(test) { 2 } else { 512 };
 
 /// How many paths a message names.
 const SHOWN: usize = 5;
