@@ -1,6 +1,6 @@
 //! Collecting: removing the paths of a cache that nobody needs, so that what stays is whole.
 //!
-//! 1. *Plan* ([`Collector::plan`]): all narinfos are read ([`graph`]), and it is said what goes ([`select`]). Nothing
+//! 1. *Plan* ([`Collector::plan`]): all narinfos are read ([`graph`]), and it is said what goes ([`mod@select`]). Nothing
 //!    is locked meanwhile, but what is pushed from then on, and what that relies on, is noted.
 //! 2. *Carry out* ([`Collector::carry_out`]): in the order of the plan, so what refers before what is referred to,
 //!    and a few paths at a time. For these, and for no longer, nobody publishes. Each is looked at again: what was
