@@ -97,7 +97,8 @@ pub(super) async fn keep_renewed(
                 tracing::error!("no certificate was issued, and what is in use stays: {why}");
                 state.metrics.tls.renewed(false);
                 let pause = after_failure;
-                after_failure = (after_failure * 2).min(RETRY_LAST);
+                let most = if issuance.is_near() { DUE_EVERY } else { RETRY_LAST };
+                after_failure = (after_failure * 2).min(most);
                 pause
             }
         };

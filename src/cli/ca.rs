@@ -112,9 +112,9 @@ struct IssueArguments {
     #[arg(long)]
     client: bool,
 
-    /// For how many days it is valid
-    #[arg(long, value_name = "N", default_value_t = HOST_DAYS, value_parser = days())]
-    days: u32,
+    /// For how many days it is valid [default: 397, or as long as the intermediate]
+    #[arg(long, value_name = "N", value_parser = days())]
+    days: Option<u32>,
 
     /// Where its files go
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -265,7 +265,10 @@ fn issue(arguments: &IssueArguments, now: i64) -> Result<(), CommandError> {
     let files = IssuedFiles::of(&absolute("--out", &arguments.out)?, first);
     let kind = if arguments.client { Usage::Client } else { Usage::Server };
     let authority = Authority::open(&arguments.place.directory()?)?;
-    let not_after = now + i64::from(arguments.days) * DAY;
+    let not_after = match arguments.days {
+        Some(days) => now + i64::from(days) * DAY,
+        None => authority.end_by(now + i64::from(HOST_DAYS) * DAY)?,
+    };
     let issued = authority.issue(&names, kind, &files, arguments.force, now, not_after)?;
     let (certificate, key) = (files.certificate.display(), files.key.display());
     if arguments.json {
@@ -339,7 +342,10 @@ fn revoke(arguments: &RevokeArguments, now: i64) -> Result<(), CommandError> {
     if revoked.is_empty() {
         eprintln!("{} was revoked or had expired before", arguments.wanted);
     }
-    eprintln!("The list for the setting tls.client_crl:");
+    eprintln!(
+        "The list of all that are revoked; nothing is refused before it is copied to where the server's \
+         tls.client_crl points:"
+    );
     output::print(&format!("{}\n", authority.revocations().display()));
     Ok(())
 }
@@ -349,8 +355,8 @@ fn renew(arguments: &RenewArguments, now: i64) -> Result<(), CommandError> {
     let not_after = arguments.days.map(|days| now + i64::from(days) * DAY);
     let ends = authority.renew(now, not_after)?;
     eprintln!(
-        "The intermediate is valid until {}. Give intermediate.pem to every server that has one, and move \
-         root.key away again.",
+        "The intermediate is valid until {}. Give intermediate.pem to every server that has one, and crl.pem to \
+         each that has that; and move root.key away again.",
         time::show(ends)
     );
     Ok(())

@@ -31,7 +31,7 @@ const IS_ISSUED: &str =
 const NO_DIRECTORY: &str = "the URL of the ACME server's directory is expected";
 const A_DIRECTORY: &str =
     "a URL such as \"https://ca.example.org/acme/acme/directory\" is expected";
-const A_NAME: &str = "a DNS name such as \"cache.example.org\" is expected";
+const A_NAME: &str = "a DNS name such as \"cache.example.org\" is expected; with \"internal-ca\", an address does as well";
 /// Where what is issued lies, certificate and key in one file, in the data directory: of each issuer another one,
 /// so that whoever goes from one to the other gets a certificate of the other at once.
 const BY_ACME: &str = "tls/issued.pem";

@@ -65,6 +65,11 @@ impl Issuance {
         }
     }
 
+    /// Whether nobody else is asked, so that it can be tried as often as one likes.
+    pub const fn is_near(&self) -> bool {
+        matches!(self, Self::Internal(_))
+    }
+
     /// The names to be in the certificate.
     pub fn names(&self) -> Vec<String> {
         match self {

@@ -194,5 +194,12 @@ fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Option<Certificate
     if files.from != CertificateFrom::Files && !certificate.exists() {
         return Ok(None);
     }
-    Ok(Some(Certificate::load(certificate, key, provider)?))
+    match Certificate::load(certificate, key, provider) {
+        // Another one can be made at once.
+        Err(error) if files.from == CertificateFrom::Internal => {
+            tracing::error!("the certificate that was issued before cannot be used: {error}");
+            Ok(None)
+        }
+        loaded => Ok(Some(loaded?)),
+    }
 }

@@ -295,7 +295,7 @@ fn pushes_downloads_and_collections_at_once_leave_nothing_dangling() {
         let count = count.load(Ordering::Relaxed);
         assert!(count > 20, "{what}: {count}");
     }
-    check(&server, &pushed.bank(), &Acknowledged::default());
+    check_whole(&server, &pushed.bank());
 }
 
 #[test]

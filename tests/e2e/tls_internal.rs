@@ -247,6 +247,36 @@ fn the_authority_of_the_tests_is_for_this_machine_alone_and_says_so() {
     for host in ["localhost", "127.0.0.1"] {
         curl(&server, host, &ca.file("root.pem")).expect_success();
     }
-    let elsewhere = Home::new().start(&ca, &["cache.n3x.internal"]);
-    wait_until("a failure is told", PATIENCE, || renewals(&elsewhere, "failed") == 1.0);
+    let other = Home::new();
+    let elsewhere = other.start(&ca, &["cache.n3x.internal"]);
+    wait_until("a failure is told", PATIENCE, || renewals(&elsewhere, "failed") >= 1.0);
+    let log = elsewhere.log();
+    assert!(log.contains("the authority is for localhost"), "{log}");
+}
+
+/// The library keeps one attribute of a kind, and what it would sign had another issuer than the authority's name.
+#[test]
+fn an_authority_whose_name_cannot_be_repeated_issues_nothing_that_nobody_would_believe() {
+    let (ca, home) = (Ca::nowhere(), Home::new());
+    fs::create_dir(ca.directory()).unwrap();
+    let mut order = command("openssl");
+    order.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    order.args(["-days", "10", "-subj", "/DC=corp/DC=example/CN=Issuing", "-keyout"]);
+    order.arg(ca.file("intermediate.key")).arg("-out").arg(ca.file("intermediate.pem"));
+    run(&mut order, 60).expect_success();
+    let server = home.start(&ca, &["localhost"]);
+    wait_until("a failure is told", PATIENCE, || renewals(&server, "failed") >= 1.0);
+    assert!(server.log().contains("has an attribute twice"), "{}", server.log());
+    assert!(!home.0.data.join("tls/internal.pem").exists());
+}
+
+#[test]
+fn what_was_issued_and_is_spoilt_is_issued_again() {
+    let (ca, home) = (Ca::init(&["--domain", "localhost"]), Home::new());
+    home.start_and_issue(&ca, &["localhost"]).stop();
+    let file = home.0.data.join("tls/internal.pem");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let server = home.start_and_issue(&ca, &["localhost"]);
+    curl(&server, "localhost", &ca.bundle()).expect_success();
+    home.certificate();
 }

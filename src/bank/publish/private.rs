@@ -17,7 +17,7 @@ pub fn make_private_directory(directory: &Path) -> Result<(), BankError> {
     }
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| give_to_owner(directory)).map_err(io_error(directory)),
+        made => made.and_then(|()| give_directory_to_owner(directory)).map_err(io_error(directory)),
     }
 }
 
@@ -25,7 +25,7 @@ pub fn make_private_directory(directory: &Path) -> Result<(), BankError> {
 pub fn make_private_file(path: &Path) -> Result<(), BankError> {
     match File::options().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made.and_then(|_| give_to_owner(path)).map_err(io_error(path))?,
+        made => made.and_then(|file| give_to_owner(&file, path)).map_err(io_error(path))?,
     }
     sync_directory_of(path)
 }
@@ -132,7 +132,7 @@ fn clear(directory: &Path, files: &[NewFile<'_>], directories: &[&str]) -> io::R
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-    give_to_owner(path)?;
+    give_to_owner(&file, path)?;
     system::write(&file, bytes)?;
     system::sync(&file, path)
 }
@@ -147,12 +147,26 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Root makes files on behalf of whoever the directory belongs to: what `sudo snowbank token create`
 /// makes first, the server has to be able to open.
-fn give_to_owner(path: &Path) -> io::Result<()> {
+///
+/// The open file is given, and not what has its name: whoever may write to the directory could put a link there.
+fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    let Some((user, group)) = owner_of_parent(path)? else { return Ok(()) };
+    std::os::unix::fs::fchown(file, Some(user), Some(group))
+}
+
+/// The same of a directory; a link in its place is not followed.
+fn give_directory_to_owner(directory: &Path) -> io::Result<()> {
+    let Some((user, group)) = owner_of_parent(directory)? else { return Ok(()) };
+    std::os::unix::fs::lchown(directory, Some(user), Some(group))
+}
+
+/// Nothing for whoever is not root, to whom it belongs already.
+fn owner_of_parent(path: &Path) -> io::Result<Option<(u32, u32)>> {
     if !rustix::process::geteuid().is_root() {
-        return Ok(());
+        return Ok(None);
     }
     let owner = std::fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+    Ok(Some((owner.uid(), owner.gid())))
 }
 
 /// Gives the files of a damaged database other names, and says what the main one is called now.

@@ -57,7 +57,11 @@ pub enum IssueError {
         permitted: String,
     },
     /// It would be valid for longer than its authority.
-    #[error("it would be valid for longer than {}, which ends on {}", path.display(), date(*end))]
+    #[error(
+        "it would be valid for longer than {}, which ends on {}: fewer --days, or `snowbank ca renew`",
+        path.display(),
+        date(*end)
+    )]
     TooLong {
         /// The authority's certificate.
         path: PathBuf,
@@ -66,7 +70,10 @@ pub enum IssueError {
     },
     /// The authority's own time is over.
     #[error(
-        "{}: it ended on {}: have its root sign it again (`snowbank ca renew`)", path.display(), date(*end)
+        "{}: it ended on {}: have whoever signed it sign it again, for an intermediate of `snowbank ca` by \
+         `snowbank ca renew`; in the place of a root that has ended, make a new authority",
+        path.display(),
+        date(*end)
     )]
     Ended {
         /// The authority's certificate.
@@ -74,6 +81,12 @@ pub enum IssueError {
         /// When it ended, in seconds since 1970.
         end: i64,
     },
+    /// The library would write the authority's name otherwise than it is, and nobody would believe it.
+    #[error(
+        "{}: its subject has an attribute twice, or one of a kind that cannot be repeated here; an intermediate with \
+         a simpler subject, such as O and CN, does", .0.display()
+    )]
+    UnfitName(PathBuf),
     /// The library refuses.
     #[error("a certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -114,6 +127,8 @@ pub struct Issuer {
     chain: String,
     constraints: Constraints,
     common_name: String,
+    /// Its name, as DER.
+    subject: Vec<u8>,
     not_before: i64,
     not_after: i64,
 }
@@ -135,6 +150,7 @@ impl Issuer {
         Ok(Self {
             constraints: Constraints::of(&parsed),
             common_name: common_name.to_owned(),
+            subject: parsed.subject().as_raw().to_vec(),
             not_before: loaded.validity.not_before,
             not_after: loaded.validity.not_after,
             chain: loaded.chain().iter().map(|der| to_pem(der)).collect(),
@@ -214,7 +230,12 @@ impl Issuer {
             return Err(IssueError::TooLong { path: self.path.clone(), end: self.not_after });
         }
         let (params, serial) = numbered(params, now, not_after)?;
-        Ok((params.signed_by(key, &self.signer)?.pem(), serial))
+        let signed = params.signed_by(key, &self.signer)?;
+        let parsed = X509Certificate::from_der(signed.der());
+        if !parsed.is_ok_and(|(_, parsed)| parsed.issuer().as_raw() == self.subject) {
+            return Err(IssueError::UnfitName(self.path.clone()));
+        }
+        Ok((signed.pem(), serial))
     }
 
     /// The list of certificates that it has revoked, each by its number and with the time, in PEM.

@@ -23,6 +23,7 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ use crate::bank::publish::private::{
     replace_private_file, replace_public_file,
 };
 use crate::tls::certificate;
+
+/// In seconds.
+const DAY: i64 = 24 * 3600;
 
 const ROOT: &str = "root.pem";
 const ROOT_KEY: &str = "root.key";
@@ -135,7 +139,12 @@ pub fn create(
         (REVOCATIONS, &made.revocations, false),
     ]
     .map(|(name, text, is_private)| NewFile { name, bytes: text.as_bytes(), is_private });
-    match make_directory_whole(directory, &files, &[ISSUED, REVOKED]) {
+    let made = make_directory_whole(directory, &files, &[ISSUED, REVOKED]);
+    if let (Err(_), Some(replaced)) = (&made, &replaced) {
+        // Better the old one than none.
+        rename_directory(replaced, directory)?;
+    }
+    match made {
         Ok(()) => Ok(replaced),
         Err(BankError::Io { source, .. })
             if matches!(
@@ -170,11 +179,13 @@ pub fn records(directory: &Path) -> Result<Vec<Record>, AuthorityError> {
             continue;
         };
         let revoked = revoked_at(&directory.join(REVOKED).join(serial))?;
-        records.push(record::of(
-            &path,
-            &read(&issued, path.file_name().unwrap_or_default())?,
-            revoked,
-        )?);
+        // One note that cannot be read does not keep the others from being revoked.
+        match read(&issued, path.file_name().unwrap_or_default())
+            .and_then(|pem| Ok(record::of(&path, &pem, revoked)?))
+        {
+            Ok(record) => records.push(record),
+            Err(error) => tracing::warn!("left out: {error}"),
+        }
     }
     records.sort_by(|one, other| (one.not_after, &one.names).cmp(&(other.not_after, &other.names)));
     own.extend(records);
@@ -235,6 +246,11 @@ impl Authority {
     /// Where the list of revoked certificates lies.
     pub fn revocations(&self) -> PathBuf {
         self.directory.join(REVOCATIONS)
+    }
+
+    /// The end of a certificate that is to be valid until `wanted`, and no longer than its authority.
+    pub fn end_by(&self, wanted: i64) -> Result<i64, AuthorityError> {
+        Ok(self.issuer()?.not_after().min(wanted))
     }
 
     /// Issues a certificate into files; those that are there are replaced or refused.
@@ -312,13 +328,28 @@ impl Authority {
         Ok(Issuer::load(&file(INTERMEDIATE), &file(INTERMEDIATE_KEY))?)
     }
 
-    /// Those that have ended are refused for that, and need not be listed.
+    /// Lists all that there is a note of, also where nothing else is known of it. Those that ended more than a day ago,
+    /// which no clock takes for good any more, are refused for that, and need not be listed.
     fn write_revocations(&self, issuer: &Issuer, now: i64) -> Result<(), AuthorityError> {
-        let listed = |record: Record| {
-            let at = record.revoked.filter(|_| record.not_after >= now)?;
-            Some((data_encoding::HEXLOWER_PERMISSIVE.decode(record.serial.as_bytes()).ok()?, at))
-        };
-        let revoked: Vec<_> = records(&self.directory)?.into_iter().filter_map(listed).collect();
+        let ended: HashSet<String> = records(&self.directory)?
+            .into_iter()
+            .filter(|record| record.not_after + DAY < now)
+            .map(|record| record.serial)
+            .collect();
+        let notes = self.directory.join(REVOKED);
+        let failed = |source| AuthorityError::Read { path: notes.clone(), source };
+        let mut revoked = Vec::new();
+        for entry in std::fs::read_dir(&notes).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let serial = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = data_encoding::HEXLOWER.decode(serial.as_bytes());
+            if let (Ok(number), Some(at)) = (number, revoked_at(&path)?)
+                && !ended.contains(serial)
+            {
+                revoked.push((number, at));
+            }
+        }
+        revoked.sort_unstable();
         let list = issuer.revocations(&revoked, now)?;
         replace_public_file(&self.revocations(), list.as_bytes())?;
         Ok(())
