@@ -291,8 +291,13 @@ impl Bank {
 
 /// What a file takes on disk, in bytes, as its file system counts it; nothing where it is not there.
 pub fn bytes_on_disk(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).as_ref().map_or(0, blocks_of)
+}
+
+/// The same of a file that was looked at already.
+pub fn blocks_of(file: &std::fs::Metadata) -> u64 {
     // By stat(2), of 512 bytes whatever the file system's own blocks are.
-    std::fs::symlink_metadata(path).map_or(0, |found| found.blocks() * 512)
+    file.blocks() * 512
 }
 
 /// Opens a regular file for reading without following a link at its name; `None` where there is

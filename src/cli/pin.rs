@@ -5,9 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::output::{print, table};
-use super::place::PlaceArguments;
+use super::place::OfCache;
 use super::{CommandError, release, time, user, zfs};
-use crate::config::DEFAULT_CACHE;
 use crate::index::state::{
     Keep, MAX_PIN_NAME, NewRevision, PinRecord, PinRevision, Pinned, StateDb, is_pin_name,
 };
@@ -93,15 +92,6 @@ struct AddArguments {
     of: OfCache,
 }
 
-#[derive(Debug, Args)]
-struct OfCache {
-    /// The cache
-    #[arg(long, value_name = "CACHE", default_value = DEFAULT_CACHE)]
-    cache: String,
-    #[command(flatten)]
-    place: PlaceArguments,
-}
-
 pub(super) fn run(arguments: &PinArguments) -> Result<(), CommandError> {
     match &arguments.command {
         PinCommand::Add(arguments) => add(arguments),
@@ -111,12 +101,10 @@ pub(super) fn run(arguments: &PinArguments) -> Result<(), CommandError> {
     }
 }
 
-impl OfCache {
-    fn open(&self) -> Result<StateDb, CommandError> {
-        let config = self.place.load()?;
-        zfs::cache(&config, &self.cache)?;
-        Ok(StateDb::open(&config.data_dir)?)
-    }
+fn open(of: &OfCache) -> Result<StateDb, CommandError> {
+    let config = of.place.load()?;
+    zfs::cache(&config, &of.cache)?;
+    Ok(StateDb::open(&config.data_dir)?)
 }
 
 fn add(arguments: &AddArguments) -> Result<(), CommandError> {
@@ -157,7 +145,7 @@ fn of_release(name: &str) -> CommandError {
 }
 
 fn list(as_json: bool, of: &OfCache) -> Result<(), CommandError> {
-    let pins = of.open()?.pins(&of.cache)?;
+    let pins = open(of)?.pins(&of.cache)?;
     if as_json {
         let all: Vec<Value> = pins.iter().map(describe).collect();
         print(&(Value::Array(all).to_string() + "\n"));
@@ -182,11 +170,7 @@ fn shown(pin: &PinRecord) -> String {
 }
 
 fn describe(pin: &PinRecord) -> Value {
-    let (revisions, days) = match pin.keep {
-        Keep::Forever => (None, None),
-        Keep::Revisions(count) => (Some(count), None),
-        Keep::Days(days) => (None, Some(days)),
-    };
+    let (revisions, days) = pin.keep.revisions_and_days();
     json!({
         "name": pin.name,
         "release": pin.release,
@@ -199,7 +183,7 @@ fn describe(pin: &PinRecord) -> Value {
 }
 
 fn history(name: &str, as_json: bool, of: &OfCache) -> Result<(), CommandError> {
-    let revisions = of.open()?.pin_revisions(&of.cache, name)?;
+    let revisions = open(of)?.pin_revisions(&of.cache, name)?;
     if revisions.is_empty() {
         return Err(not_there(name, &of.cache));
     }
@@ -230,7 +214,7 @@ fn describe_revision(revision: &PinRevision) -> Value {
 }
 
 fn remove(name: &str, of: &OfCache) -> Result<(), CommandError> {
-    let db = of.open()?;
+    let db = open(of)?;
     if db.release_of_pin(&of.cache, name)?.is_some() {
         return Err(of_release(name));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CommandError;
-use crate::config::{self, Config, Environment, Overrides};
+use crate::config::{self, Config, DEFAULT_CACHE, Environment, Overrides};
 
 /// Which server's data; as `snowbank serve` takes them.
 #[derive(Debug, Args)]
@@ -34,4 +34,14 @@ impl PlaceArguments {
         let is_root = rustix::process::geteuid().is_root();
         Ok(config::load(&overrides, &Environment { lookup: &lookup, is_root })?)
     }
+}
+
+/// A cache of that server.
+#[derive(Debug, Args)]
+pub(super) struct OfCache {
+    /// The cache
+    #[arg(long, value_name = "CACHE", default_value = DEFAULT_CACHE)]
+    pub(super) cache: String,
+    #[command(flatten)]
+    pub(super) place: PlaceArguments,
 }

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::output::{print, table};
-use super::place::PlaceArguments;
+use super::place::OfCache;
 use super::zfs::{cache, dataset_of};
 use super::{CommandError, time, why};
 use crate::app::urls;
 use crate::bank::{Bank, BankError, open_regular};
-use crate::config::{CacheConfig, Config, DEFAULT_CACHE};
+use crate::config::{CacheConfig, Config};
 use crate::index::state::StateDb;
 use crate::keep::release::{Release, Releases};
 use crate::nix::cache_info::CacheInfo;
@@ -75,15 +75,6 @@ Example:
         #[command(flatten)]
         of: OfCache,
     },
-}
-
-#[derive(Debug, Args)]
-struct OfCache {
-    /// The cache
-    #[arg(long, value_name = "CACHE", default_value = DEFAULT_CACHE)]
-    cache: String,
-    #[command(flatten)]
-    place: PlaceArguments,
 }
 
 pub(super) fn run(arguments: &ReleaseArguments) -> Result<(), CommandError> {

@@ -99,7 +99,7 @@ impl Ingest {
             Ok(_) | Err(SourceError::Damaged(_)) => return Ok(None),
             Err(error) => return Err(self.cache.unavailable(error).into()),
         };
-        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+        let name = narinfo.nar_file();
         let Some(name) = name else { return Ok(None) };
         let file = match self.bank.open_nar(name) {
             Ok(Some((file, _))) => file,

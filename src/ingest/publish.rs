@@ -20,7 +20,7 @@ use crate::bank::publish::commit::NewPath;
 use crate::bank::publish::pending::Durability;
 use crate::bank::{Bank, BuildId};
 use crate::codec::seekable::Pool;
-use crate::nix::nar::{Limits, Listing};
+use crate::nix::nar::Listing;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
@@ -174,7 +174,7 @@ impl Ingest {
         let _publishing = self.publishing();
         let _lock = self.lock(hash);
         self.settle()?;
-        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+        let name = narinfo.nar_file();
         let find = || {
             let facts = match name {
                 Some(name) => self.pending(name)?,
@@ -491,15 +491,10 @@ fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
 
 /// The `debuginfo/` entries of a NAR by its listing, as JSON that Nix writes as well.
 fn debug_info(listing: &[u8], nar: NarFileName) -> Vec<(BuildId, String)> {
-    // Nearly all paths have none, and reading a listing takes longer than this look.
-    if memchr::memmem::find(listing, b".build-id").is_none() {
-        return Vec::new();
-    }
-    let Ok(listing) = Listing::from_json(listing, Limits::default()) else { return Vec::new() };
     let archive = format!("../{}", nar.url());
     let entry = |id: BuildId| {
         let text = serde_json::json!({"archive": archive, "member": id.member()}).to_string();
         (id, text)
     };
-    listing.debug_files().map(entry).collect()
+    Listing::debug_files_in(listing).into_iter().map(entry).collect()
 }

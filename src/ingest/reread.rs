@@ -135,7 +135,7 @@ impl Ingest {
 
     /// Reads what the bank holds of a path and sets it aside if it is not what its narinfo says.
     pub(super) fn verify(&self, narinfo: &NarInfo) -> Result<bool, PushError> {
-        let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
+        let name = narinfo.nar_file();
         let Some(name) = name else { return Ok(false) };
         let is_good = match self.examine(name)? {
             Examined::Good(facts) => {

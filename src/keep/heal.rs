@@ -158,7 +158,7 @@ impl Healer {
     ) {
         // What another program wrote had another name, and nothing names it any more.
         let old = before.and_then(|narinfo| {
-            let name = NarFileName::parse(narinfo.url.strip_prefix("nar/")?)?;
+            let name = narinfo.nar_file()?;
             (name != NarFileName::zstd(narinfo.info.nar_hash)).then_some(name)
         });
         if outcome == Outcome::Published

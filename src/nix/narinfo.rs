@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::hash::{HashError, Sha256, shorten};
+use super::nar_url::NarFileName;
 use super::path_info::PathInfo;
 use super::signature::{Signature, SignatureError};
 use super::store_path::{StoreDir, StorePath, StorePathError};
@@ -125,6 +126,11 @@ impl NarInfo {
             value["downloadSize"] = (*size).into();
         }
         value
+    }
+
+    /// The file in a bank's `nar/` that the URL names; nothing where it is no such name.
+    pub fn nar_file(&self) -> Option<NarFileName> {
+        self.url.strip_prefix("nar/").and_then(NarFileName::parse)
     }
 
     /// The text of the narinfo, in the order in which Nix prints it.

@@ -346,13 +346,9 @@ impl BankSource {
             let theirs = &narinfo.info.path;
             return Err(self.damaged(hash, format!("{hash}.narinfo is of another path, {theirs}")));
         }
-        let name =
-            narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse).ok_or_else(|| {
-                self.damaged(
-                    hash,
-                    format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url),
-                )
-            })?;
+        let name = narinfo.nar_file().ok_or_else(|| {
+            self.damaged(hash, format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url))
+        })?;
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         names.learn(&narinfo, name);
         Ok(Some((narinfo, name)))

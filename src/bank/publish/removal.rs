@@ -104,18 +104,13 @@ impl Bank {
         strays.bytes = strays.files.iter().map(|file| bytes_on_disk(file)).sum();
         Ok(strays)
     }
+}
 
-    /// Whether a file has had its name for longer than `age` at `now`.
-    pub fn is_older(&self, file: &Path, age: Duration, now: SystemTime) -> bool {
-        let named = std::fs::symlink_metadata(file).map(|found| found.ctime()).unwrap_or(i64::MAX);
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
-        named < i64::try_from(now.as_secs()).unwrap_or(0)
-    }
-
-    /// Removes a stray. One that is gone counts as removed.
-    pub fn remove_stray(&self, file: &Path) -> Result<(), BankError> {
-        remove(file)
-    }
+/// Whether a file has had its name for longer than `age` at `now`.
+pub fn is_older(file: &Path, age: Duration, now: SystemTime) -> bool {
+    let named = std::fs::symlink_metadata(file).map(|found| found.ctime()).unwrap_or(i64::MAX);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
+    named < i64::try_from(now.as_secs()).unwrap_or(0)
 }
 
 #[cfg(test)]

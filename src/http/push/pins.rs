@@ -113,11 +113,7 @@ async fn list(axum::extract::State(state): AppState, pinning: Pinning) -> Respon
 }
 
 fn summary(pin: PinRecord) -> PinSummary {
-    let (keep_revisions, keep_days) = match pin.keep {
-        Keep::Forever => (None, None),
-        Keep::Revisions(count) => (Some(count), None),
-        Keep::Days(days) => (None, Some(days)),
-    };
+    let (keep_revisions, keep_days) = pin.keep.revisions_and_days();
     let PinRecord { name, release, created, revisions, paths, .. } = pin;
     PinSummary { name, release, created, keep_revisions, keep_days, revisions, paths }
 }

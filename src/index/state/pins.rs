@@ -70,6 +70,17 @@ pub enum Keep {
     Days(u32),
 }
 
+impl Keep {
+    /// How many revisions stay and for how many days, where that is what is said.
+    pub const fn revisions_and_days(self) -> (Option<u32>, Option<u32>) {
+        match self {
+            Self::Forever => (None, None),
+            Self::Revisions(count) => (Some(count), None),
+            Self::Days(days) => (None, Some(days)),
+        }
+    }
+}
+
 /// A pin, without its paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinRecord {
@@ -132,7 +143,7 @@ impl StateDb {
     ) -> Result<bool, StateError> {
         self.write(|connection| {
             let NewRevision { cache, name, .. } = revision;
-            let (count, days) = columns(Keep::Forever);
+            let (count, days) = Keep::Forever.revisions_and_days();
             let added =
                 connection.execute(INSERT, params![cache, name, release, now, count, days])?;
             if added == 0 {
@@ -153,7 +164,7 @@ impl StateDb {
     ) -> Result<Pinned, StateError> {
         self.write(|connection| {
             let NewRevision { cache, name, .. } = revision;
-            let (count, days) = columns(keep.unwrap_or_default());
+            let (count, days) = keep.unwrap_or_default().revisions_and_days();
             connection.execute(INSERT, params![cache, name, None::<&str>, now, count, days])?;
             let release: Option<String> =
                 connection.query_row(OF_RELEASE, params![cache, name], |row| row.get(0))?;
@@ -280,14 +291,6 @@ fn end(connection: &Connection, cache: &str, now: i64) -> rusqlite::Result<()> {
         connection.execute(END_PINS, [cache])?;
     }
     Ok(())
-}
-
-fn columns(keep: Keep) -> (Option<u32>, Option<u32>) {
-    match keep {
-        Keep::Forever => (None, None),
-        Keep::Revisions(count) => (Some(count), None),
-        Keep::Days(days) => (None, Some(days)),
-    }
 }
 
 fn read_pin(row: &Row<'_>) -> rusqlite::Result<PinRecord> {

@@ -1,10 +1,11 @@
 //! What a cache holds: its paths, what they take and what they refer to, in some 60 bytes a path.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
+use std::time::UNIX_EPOCH;
 
-use crate::bank::{Bank, BankError, bytes_on_disk, narinfo_file_name};
+use crate::bank::{Bank, BankError, blocks_of, bytes_on_disk, narinfo_file_name};
 use crate::nix::hash::Sha256;
-use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::store_path::{StoreDir, StorePathHash};
 
@@ -44,29 +45,24 @@ impl Graph {
     /// Reads a cache: its own bank, and those that others keep for it. One entry that cannot be read is noted, and
     /// hinders no other; a bank that cannot be read is an error, because what it holds might refer to anything.
     pub fn read(own: &Bank, others: &[&Bank], store_dir: &StoreDir) -> Result<Self, BankError> {
-        let mut hashes = Vec::new();
-        own.scan(|hash| hashes.push(hash))?;
-        hashes.sort_unstable();
-        hashes.dedup();
-        let count_of_own = hashes.len();
+        let mut own_paths = Vec::new();
+        own.scan(|hash| own_paths.push(hash))?;
+        own_paths.sort_unstable();
+        let mut paths: Vec<(StorePathHash, bool)> =
+            own_paths.iter().map(|hash| (*hash, true)).collect();
         for other in others {
             other.scan(|hash| {
                 // What both have is read from the own bank.
-                if hashes[..count_of_own].binary_search(&hash).is_err() {
-                    hashes.push(hash);
+                if own_paths.binary_search(&hash).is_err() {
+                    paths.push((hash, false));
                 }
             })?;
         }
-        let is_own = |hash| hashes[..count_of_own].binary_search(&hash).is_ok();
-        let own_hashes: Vec<bool> = hashes.iter().map(|hash| is_own(*hash)).collect();
-        let mut sorted: Vec<(StorePathHash, bool)> = hashes.into_iter().zip(own_hashes).collect();
-        sorted.sort_unstable();
-        sorted.dedup();
+        paths.sort_unstable();
+        paths.dedup();
+        let node = |(hash, is_own)| (hash, Node { is_own, ..Node::default() });
         let mut graph = Self::default();
-        (graph.hashes, graph.nodes) = sorted
-            .into_iter()
-            .map(|(hash, is_own)| (hash, Node { is_own, ..Node::default() }))
-            .unzip();
+        (graph.hashes, graph.nodes) = paths.into_iter().map(node).unzip();
         for index in 0..graph.nodes.len() {
             graph.read_node(index, own, others, store_dir);
         }
@@ -93,16 +89,13 @@ impl Graph {
                 node.references = number(found.len());
                 self.references.extend(found);
                 node.nar = beginning(narinfo.info.nar_hash);
-                let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse);
-                let file = name.map(|name| bank.root().join("nar").join(name.file_name()));
+                let file = narinfo.nar_file().map(|name| bank.root().join(name.url()));
                 node.bytes_of_nar = file.map_or(0, |file| bytes_on_disk(&file));
-                let beside = bank.root().join(narinfo_file_name(hash));
-                node.came = came(&beside);
-                let beside = [beside, bank.root().join(format!("{hash}.ls"))];
-                node.bytes_beside = number(
-                    usize::try_from(beside.iter().map(|file| bytes_on_disk(file)).sum::<u64>())
-                        .unwrap_or(usize::MAX),
-                );
+                let file = std::fs::symlink_metadata(bank.root().join(narinfo_file_name(hash)));
+                node.came = file.as_ref().map_or(0, came);
+                let of_narinfo = file.as_ref().map_or(0, blocks_of);
+                let beside = of_narinfo + bytes_on_disk(&bank.root().join(format!("{hash}.ls")));
+                node.bytes_beside = u32::try_from(beside).unwrap_or(u32::MAX);
             }
             // It went meanwhile: nothing can be done with it, and it refers to nothing.
             None => node.is_own = false,
@@ -138,11 +131,7 @@ impl Graph {
     pub fn bytes(&self) -> u64 {
         let mut nars = self.nars();
         let own = self.indices().filter(|index| self.is_own(*index));
-        own.map(|index| {
-            let nar = if nars.leave(index) { self.bytes_of_nar(index) } else { 0 };
-            nar + self.bytes_beside(index)
-        })
-        .sum()
+        own.map(|index| self.bytes_with(index, nars.leave(index))).sum()
     }
 
     /// The paths whose narinfo cannot be read; they are left alone.
@@ -182,14 +171,10 @@ impl Graph {
         self.nodes[index as usize].came.into()
     }
 
-    /// What its NAR takes on disk, in bytes, whoever else has it.
-    pub fn bytes_of_nar(&self, index: Index) -> u64 {
-        self.nodes[index as usize].bytes_of_nar
-    }
-
-    /// What its narinfo and listing take on disk, in bytes.
-    pub fn bytes_beside(&self, index: Index) -> u64 {
-        self.nodes[index as usize].bytes_beside.into()
+    /// What it takes on disk, in bytes, with or without its NAR, which others may have.
+    pub fn bytes_with(&self, index: Index, with_nar: bool) -> u64 {
+        let node = &self.nodes[index as usize];
+        u64::from(node.bytes_beside) + if with_nar { node.bytes_of_nar } else { 0 }
     }
 
     /// Whether a path has the NAR of this hash, or might have.
@@ -217,20 +202,10 @@ pub struct Nars<'a> {
 impl Nars<'_> {
     /// A path goes. Says whether it was the last one that had its NAR.
     pub fn leave(&mut self, index: Index) -> bool {
-        match self.shared.get_mut(&self.graph.nodes[index as usize].nar) {
-            Some(count) => {
-                *count -= 1;
-                *count == 0
-            }
-            None => true,
-        }
-    }
-
-    /// A path stays after all.
-    pub fn stay(&mut self, index: Index) {
-        if let Some(count) = self.shared.get_mut(&self.graph.nodes[index as usize].nar) {
-            *count += 1;
-        }
+        self.shared.get_mut(&self.graph.nodes[index as usize].nar).is_none_or(|count| {
+            *count -= 1;
+            *count == 0
+        })
     }
 }
 
@@ -240,9 +215,9 @@ fn beginning(nar_hash: Sha256) -> u64 {
     u64::from_be_bytes(*first)
 }
 
-fn came(narinfo: &std::path::Path) -> u32 {
-    let modified = std::fs::symlink_metadata(narinfo).and_then(|found| found.modified());
-    let since_1970 = modified.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+fn came(narinfo: &Metadata) -> u32 {
+    let modified = narinfo.modified().ok();
+    let since_1970 = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since_1970.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }
 

@@ -25,12 +25,13 @@ use self::graph::{Graph, Index};
 use self::policy::Policy;
 use self::select::{Demand, Named, Selection, select, select_named};
 use crate::bank::publish::removal::{Leaving, Strays};
+use crate::bank::publish::{self, removal};
 use crate::bank::{Bank, BankError, BuildId, Object};
 use crate::index::state::{StateDb, StateError, Tombstone};
 use crate::index::uses::Use;
 use crate::ingest::Ingest;
 use crate::ingest::collect::{Collecting, Relied};
-use crate::nix::nar::{Limits, Listing};
+use crate::nix::nar::Listing;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::store_path::StorePathHash;
@@ -305,10 +306,7 @@ impl<'a> Collector<'a> {
                     match self.leave(plan, *index, relied, &stays) {
                         Ok(Some((path, nar))) => {
                             let is_last = nars.leave(*index) && !relied.nars.contains(&nar.hash);
-                            collected.bytes += plan.graph.bytes_beside(*index);
-                            if is_last {
-                                collected.bytes += plan.graph.bytes_of_nar(*index);
-                            }
+                            collected.bytes += plan.graph.bytes_with(*index, is_last);
                             let hash = path.info.path.hash();
                             let debug_info =
                                 if is_last { self.debug_info(hash) } else { Vec::new() };
@@ -372,7 +370,7 @@ impl<'a> Collector<'a> {
         let Some(text) = self.bank.read_narinfo(hash)? else { return Ok(None) };
         let narinfo = NarInfo::parse(&text, &self.cache.info.store_dir).ok();
         let named = narinfo.and_then(|narinfo| {
-            let name = narinfo.url.strip_prefix("nar/").and_then(NarFileName::parse)?;
+            let name = narinfo.nar_file()?;
             Some((narinfo, name))
         });
         // Another one than was planned with has come by a way that is not ours.
@@ -382,10 +380,7 @@ impl<'a> Collector<'a> {
     /// The build IDs that its listing names; none where that cannot be read, because nobody would miss them.
     fn debug_info(&self, hash: StorePathHash) -> Vec<BuildId> {
         let listing = self.bank.read_object(&Object::Listing(hash)).ok().flatten();
-        // Nearly all paths have none, and reading a listing takes longer than this look.
-        let listing = listing.filter(|text| memchr::memmem::find(text, b".build-id").is_some());
-        let listing = listing.and_then(|text| Listing::from_json(&text, Limits::default()).ok());
-        listing.map(|listing| listing.debug_files().collect()).unwrap_or_default()
+        listing.map(|text| Listing::debug_files_in(&text)).unwrap_or_default()
     }
 
     fn is_there(&self, plan: &Plan<'_>, index: Index) -> bool {
@@ -414,11 +409,11 @@ impl<'a> Collector<'a> {
                     let name = file.file_name().and_then(|name| NarFileName::parse(name.to_str()?));
                     let is_named = name.is_some_and(|name| relied.nars.contains(&name.hash));
                     // What others write into the directory has its NAR before its narinfo.
-                    if is_named || !self.bank.is_older(file, plan.hold, now) {
+                    if is_named || !removal::is_older(file, plan.hold, now) {
                         continue;
                     }
                     let bytes = crate::bank::bytes_on_disk(file);
-                    match self.bank.remove_stray(file) {
+                    match publish::remove(file) {
                         Ok(()) => {
                             collected.strays += 1;
                             collected.bytes += bytes;

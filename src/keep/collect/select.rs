@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 
-use super::graph::{Graph, Index};
+use super::graph::{Graph, Index, Nars};
 use crate::index::uses::Use;
 use crate::nix::store_path::StorePathHash;
 
@@ -61,6 +61,44 @@ impl PartialEq for Candidate {
 
 impl Eq for Candidate {}
 
+/// A selection that grows: a path is free to be taken when all that refers to it was.
+struct Taking<'a> {
+    graph: &'a Graph,
+    /// By path: how many refer to it and were not taken.
+    referrers: Vec<u32>,
+    nars: Nars<'a>,
+    selection: Selection,
+}
+
+impl<'a> Taking<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let mut referrers = vec![0; graph.len()];
+        for index in graph.indices() {
+            for reference in graph.references(index) {
+                referrers[*reference as usize] += 1;
+            }
+        }
+        Self { graph, referrers, nars: graph.nars(), selection: Selection::default() }
+    }
+
+    fn is_free(&self, index: Index) -> bool {
+        self.referrers[index as usize] == 0
+    }
+
+    /// Takes a path. `freed` hears of each that is free by that.
+    fn take(&mut self, index: Index, mut freed: impl FnMut(Index)) {
+        self.selection.paths.push(index);
+        let is_last = self.nars.leave(index);
+        self.selection.bytes += self.graph.bytes_with(index, is_last);
+        for reference in self.graph.references(index) {
+            self.referrers[*reference as usize] -= 1;
+            if self.is_free(*reference) {
+                freed(*reference);
+            }
+        }
+    }
+}
+
 /// What is removed by hand, because somebody says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
@@ -94,34 +132,21 @@ pub fn select_named(
         }
         going.extend(referrers);
     }
-    let mut referrers = vec![0_u32; graph.len()];
-    for index in graph.indices() {
-        for reference in graph.references(index) {
-            referrers[*reference as usize] += 1;
-        }
-    }
+    let mut taking = Taking::new(graph);
     let pinned: HashSet<Index> = pinned.iter().filter_map(|hash| graph.find(*hash)).collect();
-    let (mut selection, mut nars) = (Selection::default(), graph.nars());
-    let is_free = |index: &Index| referrers[*index as usize] == 0;
+    let is_free = |index: &Index| taking.is_free(*index);
     let mut free: Vec<Index> = going.iter().copied().filter(is_free).collect();
     // The same answer each time.
     free.sort_unstable();
     while let Some(index) = free.pop() {
-        selection.paths.push(index);
-        selection.bytes += graph.bytes_beside(index);
-        if nars.leave(index) {
-            selection.bytes += graph.bytes_of_nar(index);
-        }
-        for reference in graph.references(index) {
-            let left = &mut referrers[*reference as usize];
-            *left -= 1;
-            let may_go = graph.is_own(*reference) && !pinned.contains(reference);
-            if *left == 0 && (going.contains(reference) || (named.with_closure && may_go)) {
-                free.push(*reference);
+        taking.take(index, |reference| {
+            let may_go = graph.is_own(reference) && !pinned.contains(&reference);
+            if going.contains(&reference) || (named.with_closure && may_go) {
+                free.push(reference);
             }
-        }
+        });
     }
-    Ok(selection)
+    Ok(taking.selection)
 }
 
 /// Says what goes. `pinned` are roots; `uses` says of a path when it was asked for, if it ever was.
@@ -131,20 +156,13 @@ pub fn select(
     uses: &dyn Fn(StorePathHash) -> Option<Use>,
     demand: &Demand,
 ) -> Selection {
-    let mut referrers = vec![0_u32; graph.len()];
-    for index in graph.indices() {
-        for reference in graph.references(index) {
-            referrers[*reference as usize] += 1;
-        }
-    }
+    let mut taking = Taking::new(graph);
     let mut is_held: Vec<bool> = graph.indices().map(|index| !graph.is_own(index)).collect();
     for root in pinned.iter().filter_map(|hash| graph.find(*hash)) {
         is_held[root as usize] = true;
     }
-    let (mut selection, mut nars) = (Selection::default(), graph.nars());
-    let (mut unlooked, mut rest): (Vec<Index>, _) = (Vec::new(), BinaryHeap::new());
-    unlooked.extend(graph.indices().filter(|index| referrers[*index as usize] == 0));
-    let is_enough = |selection: &Selection| selection.bytes >= demand.free;
+    let mut unlooked: Vec<Index> = graph.indices().filter(|index| taking.is_free(*index)).collect();
+    let mut rest = BinaryHeap::new();
     loop {
         let (index, is_old) = match unlooked.pop() {
             Some(index) => {
@@ -169,28 +187,17 @@ pub fn select(
                 None => break,
             },
         };
-        if !is_old && is_enough(&selection) {
+        if !is_old && taking.selection.bytes >= demand.free {
             break;
         }
-        selection.paths.push(index);
-        selection.bytes += graph.bytes_beside(index);
-        if nars.leave(index) {
-            selection.bytes += graph.bytes_of_nar(index);
-        }
-        for reference in graph.references(index) {
-            let left = &mut referrers[*reference as usize];
-            *left -= 1;
-            if *left == 0 {
-                unlooked.push(*reference);
-            }
-        }
+        taking.take(index, |reference| unlooked.push(reference));
     }
-    selection
+    taking.selection
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is compared, and near is enough")]
 fn weight(graph: &Graph, index: Index, last: i64, used: Use, now: i64) -> f64 {
-    let bytes = graph.bytes_of_nar(index) + graph.bytes_beside(index);
+    let bytes = graph.bytes_with(index, true);
     let age = now.saturating_sub(last).max(1);
     bytes as f64 * age as f64 / (1.0 + f64::from(used.count))
 }

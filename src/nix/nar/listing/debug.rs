@@ -1,9 +1,20 @@
 //! The debug information in a listing.
 
 use super::super::super::build_id::{BuildId, DEBUG, DIRECTORY};
+use super::super::Limits;
 use super::{Listing, Node};
 
 impl Listing {
+    /// The same of a listing as JSON; none where it cannot be read.
+    pub fn debug_files_in(json: &[u8]) -> Vec<BuildId> {
+        // Nearly all paths have none, and reading a listing takes longer than this look.
+        if memchr::memmem::find(json, b".build-id").is_none() {
+            return Vec::new();
+        }
+        let listing = Self::from_json(json, Limits::default());
+        listing.map(|listing| listing.debug_files().collect()).unwrap_or_default()
+    }
+
     /// The build IDs of which there is debug information here; [`BuildId::member`] says where.
     ///
     /// That is each regular file `lib/debug/.build-id/<xx>/<rest>.debug`, as `index-debug-info` of
