@@ -302,14 +302,14 @@ fn a_baked_file_that_cannot_be_read_is_baked_again() {
     let hash = fixtures().nar_hash(path("website"));
     server.get(&format!("/nar/{hash}.nar")).expect(200);
     let baked = data.join(format!("baked/nar/{hash}.nar.zst"));
-    wait_until("the path to be baked", PATIENCE, || baked.exists());
+    // The file is there a moment before the server reads from it.
+    let bakes = || server.metric("snowbank_bakes_total", "result=\"ok\"");
+    wait_until("the path to be baked", PATIENCE, || bakes() >= 1.0);
     disk.damage(&baked, 0);
     for _ in 0..3 {
         let answer = server.get(&format!("/nar/{hash}.nar")).expect(200);
         assert!(answer.body == fixtures().dump(path("website")));
     }
-    wait_until("the path to be baked again", PATIENCE, || {
-        server.metric("snowbank_bakes_total", "result=\"ok\"") >= 2.0
-    });
+    wait_until("the path to be baked again", PATIENCE, || bakes() >= 2.0);
     server.get(&format!("/nar/{hash}.nar.zst")).expect(200);
 }
