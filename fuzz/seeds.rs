@@ -9,10 +9,11 @@ use std::path::Path;
 
 use snowbank::codec::Compression;
 use snowbank::codec::seekable::{Encoder, Settings};
+use snowbank::index::holdings::{Arrivals, Known};
 use snowbank::nix::hash::Sha256;
 use snowbank::nix::nar::{self, Event, Limits, ListingBuilder, Parser};
 use snowbank::nix::narinfo::NarInfo;
-use snowbank::nix::store_path::StoreDir;
+use snowbank::nix::store_path::{StoreDir, StorePathHash};
 
 use compress::encode;
 use push_fixture::{THERE, WAITS};
@@ -29,6 +30,7 @@ fn main() -> Result<()> {
     for (target, seeds) in [
         ("seekable", seekable()?),
         ("decode", decode()?),
+        ("holdings", holdings()),
         ("ingest", ingest()?),
         ("nar", nar()?),
         ("narinfo", narinfo()?),
@@ -215,6 +217,28 @@ fn push() -> Result<Vec<Seed>> {
     let seed =
         |(name, kind, text): (&str, u8, String)| (name.into(), [&[kind], text.as_bytes()].concat());
     Ok(seeds.map(seed).into())
+}
+
+/// The whole of some and of no paths, what came since, and a question.
+fn holdings() -> Vec<Seed> {
+    let arrivals = Arrivals::default();
+    let hash = |number: u8| StorePathHash::from_bytes([number; 20]);
+    let none = arrivals.whole(|_| ());
+    let whole = arrivals.whole(|each| (0..=255).step_by(3).for_each(|number| each(hash(number))));
+    arrivals.came(hash(7));
+    let since = arrivals.since(none.known).map(|news| news.to_bytes()).unwrap_or_default();
+    // The epoch is another one each time.
+    let seed = |name: &str, mut bytes: Vec<u8>| {
+        bytes[8..16].fill(1);
+        (name.to_owned(), bytes)
+    };
+    let question = Known { epoch: 1, next: 2 }.query().into_bytes();
+    vec![
+        seed("none", none.to_bytes()),
+        seed("whole", whole.to_bytes()),
+        seed("since", since),
+        ("question".to_owned(), question),
+    ]
 }
 
 /// Each form that a range, a tag, a name under `nar/` and a key has, behind a size.

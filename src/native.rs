@@ -88,6 +88,14 @@
 //! GET /_snowbank/v1/pins/main            200 {"revisions":[{"number":7,"by":"ci","created":…,"paths":[…]},…]}
 //! DELETE /_snowbank/v1/pins/main         204
 //! ```
+//!
+//! **What is here**, for peers: whoever may read may ask. The answer is [`crate::index::holdings`]; with what an
+//! earlier answer said as `epoch` and `after`, only what came since.
+//!
+//! ```text
+//! GET /_snowbank/v1/holdings?epoch=1234567890&after=17
+//! 200 …       503 while it is not known yet
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{AppError, cache_info};
-use crate::auth::PushPolicy;
 use crate::bank::{Bank, BankError, Mounting, is_mount_point, publish::commit::Recovered};
 use crate::config::{CacheConfig, Config};
 use crate::index::state::StateDb;
@@ -21,9 +20,8 @@ pub(super) fn open(
     state: Option<&StateDb>,
 ) -> Result<Arc<Bank>, AppError> {
     let mounting = mounting(config, cache, state);
-    let takes_pushes = cache.push != PushPolicy::None;
     let info = cache_info(cache, store_dir);
-    let bank = Bank::at(cache.directory.clone(), info, mounting, takes_pushes);
+    let bank = Bank::at(cache.directory.clone(), info, mounting, cache.is_written_to());
     match bank.make_ready() {
         Ok(recovered) => {
             let Recovered { commits, removed } = recovered.unwrap_or_default();

@@ -67,8 +67,29 @@ pub struct Said {
     pub failed: u64,
     /// Paths whose narinfo cannot be read; they are left alone.
     pub unreadable: u64,
+    /// Of a dry run: how many of the bytes snapshots keep, so that these return only when the snapshots are gone.
+    #[serde(default)]
+    pub bytes_in_snapshots: u64,
+    /// Of a dry run: these snapshots, oldest first.
+    #[serde(default)]
+    pub snapshots: Vec<KeptBySnapshot>,
     /// Why it did not come to its end.
     pub error: Option<String>,
+}
+
+/// What a snapshot keeps of what would go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptBySnapshot {
+    /// Its name, without the dataset's.
+    pub name: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// How much it keeps, in bytes on disk; others may keep the same.
+    pub bytes: u64,
+    /// How many holds keep it from being destroyed.
+    pub holds: u64,
+    /// The clones that do, as ZFS names them.
+    pub clones: Option<String>,
 }
 
 impl Said {
@@ -385,6 +406,11 @@ impl Offline {
         let metrics = Arc::new(Metrics::new()?);
         let cache = Cache::new(name, info, sources, KeyRing::default(), 0, metrics);
         Ok(Self { cache, source, bank })
+    }
+
+    /// What lies there.
+    pub const fn bank(&self) -> &Arc<Bank> {
+        &self.bank
     }
 
     /// What collects it.

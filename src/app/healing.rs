@@ -3,14 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{CacheConfig, Config};
+use super::pulling;
+use crate::config::{CacheConfig, Config, UpstreamConfig};
 use crate::http::state::State;
 use crate::keep::heal::Healer;
 use crate::source::upstream::Upstream;
-use crate::source::upstream::connect::Address;
 
 /// How often it is looked for paths that were found damaged: as long as none was, that costs nothing.
 const HEAL_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections that are kept to each.
+const ONE_AT_A_TIME: usize = 1;
 
 /// Heals what is found damaged, for ever.
 pub(super) async fn keep_healing(config: &Config, state: &Arc<State>) {
@@ -40,13 +43,15 @@ fn healers(config: &Config, state: &State) -> Vec<Healer> {
     config.caches.iter().filter_map(healer).collect()
 }
 
+/// Peers first, then what is asked for what is missing, then what is asked for what was lost.
 fn upstreams(cache: &CacheConfig) -> Vec<Upstream> {
-    let open = |address: &Address| {
-        Upstream::new(address.clone(), &|name| std::env::var_os(name))
-            .map_err(|error| {
-                tracing::error!(cache = cache.name, "nothing is healed from there: {error}")
-            })
-            .ok()
-    };
-    cache.heal_from.iter().filter_map(open).collect()
+    let open = |settings: &UpstreamConfig| pulling::open(&cache.name, settings, ONE_AT_A_TIME);
+    let peers = cache.peers.iter().filter_map(open).map(Upstream::as_peer);
+    let heal_from = cache.heal_from.iter().map(|address| UpstreamConfig {
+        address: address.clone(),
+        keys: Vec::new(),
+        token_file: None,
+    });
+    let heal_from = heal_from.filter_map(|settings| open(&settings));
+    peers.chain(cache.upstreams.iter().filter_map(open)).chain(heal_from).collect()
 }

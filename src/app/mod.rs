@@ -8,7 +8,9 @@ pub mod collecting;
 pub mod datasets;
 pub mod doctor;
 mod healing;
+pub mod held;
 mod parts;
+mod pulling;
 pub mod replicate;
 pub mod serving;
 mod snapshots;
@@ -172,6 +174,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
         () = healing::keep_healing(&config, &state) => {}
+        () = pulling::keep_pulling(&state) => {}
         () = certificates::keep_current(tls.clone(), &addresses, &state) => {}
         () = collecting::keep_collecting(&config, &state) => {}
         () = certificates::keep_renewed(issuance, tls, &state) => {}
@@ -301,7 +304,7 @@ fn build(
             Cache::new(cache.name.clone(), info, sources, keys, memory, Arc::clone(&metrics));
         let built = Arc::new(built);
         if let Some((bank, source)) = own_bank {
-            if cache.push != PushPolicy::None {
+            if cache.is_written_to() {
                 let (source, bank) = (Arc::clone(&source), Arc::clone(&bank));
                 let place = ingest::Place { cache: Arc::clone(&built), source, bank };
                 let ingest = open_ingest(config, cache, place, pool.clone(), recorder.clone());
@@ -325,10 +328,12 @@ fn build(
         unreachable!("a checked configuration always has the default cache")
     };
     let clients = Clients { grants: config.clients.clone(), revocations };
+    let pullers = pulling::pullers(config, &ingests, &metrics);
     Ok(State {
         caches,
         views: Views::default(),
         ingests,
+        pullers,
         uploads: UploadSlots::new(config.limits.uploads, config.limits.uploads_per_client),
         default,
         gate: Gate::new(policies(config), clients, state_db.clone()),

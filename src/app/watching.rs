@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::AppError;
-use crate::auth::PushPolicy;
 use crate::bank::Bank;
 use crate::config::{CacheConfig, Config};
 use crate::ingest::{Ingest, Twin};
@@ -27,7 +26,7 @@ pub(super) fn start(
     let mut watched = Vec::new();
     for cache in &config.caches {
         let Some((bank, source)) = banks.get(&cache.name) else { continue };
-        let every = config.zfs.probe_every.filter(|_| cache.push != PushPolicy::None);
+        let every = config.zfs.probe_every.filter(|_| cache.is_written_to());
         let patience = config.zfs.probe_timeout;
         let probe = every.map(|every| Probe::start(Arc::clone(bank), every, patience));
         let source = Arc::clone(source);

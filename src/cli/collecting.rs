@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use indicatif::BinaryBytes;
 use jiff::Timestamp;
 
-use super::CommandError;
-use crate::app::collecting::{self as app, Offline, Said, What, ask};
+use super::output::table;
+use super::{CommandError, time};
+use crate::app::collecting::{self as app, KeptBySnapshot, Offline, Said, What, ask};
+use crate::app::held::held;
 use crate::app::serving::{self, Alone};
 use crate::config::{CacheConfig, Config};
 use crate::index::state::StateDb;
@@ -18,12 +21,56 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// What would be done. Nothing is changed, and a server may run.
-pub(super) fn plan(cache: &CacheConfig, db: &StateDb, what: &What) -> Result<Said, CommandError> {
+pub(super) fn plan(
+    config: &Config,
+    cache: &CacheConfig,
+    db: &StateDb,
+    what: &What,
+) -> Result<Said, CommandError> {
     let offline = Offline::to_look_at(cache)?;
     let now = Timestamp::now().as_second();
     let (plan, said) = app::plan(&offline.collector(db), what, &cache.collect, now)?;
     let strays = u64::try_from(plan.strays.files.len()).unwrap_or(u64::MAX);
-    Ok(Said { bytes: plan.bytes() + plan.strays.bytes, strays, ..said })
+    let (snapshots, bytes_in_snapshots) = held(config, cache, offline.bank(), &plan)
+        .unwrap_or_else(|error| {
+            tracing::warn!(cache = cache.name, "what snapshots keep of it is not known: {error}");
+            (Vec::new(), 0)
+        });
+    let snapshots = snapshots.into_iter().map(|snapshot| KeptBySnapshot {
+        name: snapshot.name,
+        created: snapshot.creation,
+        bytes: snapshot.bytes,
+        holds: snapshot.holds,
+        clones: snapshot.clones,
+    });
+    let (bytes, snapshots) = (plan.bytes() + plan.strays.bytes, snapshots.collect());
+    Ok(Said { bytes, strays, bytes_in_snapshots, snapshots, ..said })
+}
+
+/// What returns only when snapshots are gone as well; empty where nothing is kept by any.
+pub(super) fn show_snapshots(cache: &str, said: &Said) -> String {
+    if said.snapshots.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![["SNAPSHOT", "MADE", "KEEPS", ""].map(String::from)];
+    rows.extend(said.snapshots.iter().map(|snapshot| {
+        let made = i64::try_from(snapshot.created).unwrap_or(i64::MAX);
+        let held = (snapshot.holds > 0).then(|| format!("{} holds", snapshot.holds));
+        let cloned = snapshot.clones.as_ref().map(|clones| format!("cloned: {clones}"));
+        [
+            snapshot.name.clone(),
+            time::show(made),
+            BinaryBytes(snapshot.bytes).to_string(),
+            held.into_iter().chain(cloned).collect::<Vec<_>>().join(", "),
+        ]
+    }));
+    let (returning, kept) = (said.bytes - said.bytes_in_snapshots, said.bytes_in_snapshots);
+    format!(
+        "\nOf {cache} {} return at once, and {} when these are gone:\n\n{}",
+        BinaryBytes(returning),
+        BinaryBytes(kept),
+        table(&rows)
+    )
 }
 
 /// Has a server that runs on the data directory do it, or does it here where none does.

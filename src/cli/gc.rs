@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &GcArguments) -> Result<(), CommandError> {
     let mut said = Vec::new();
     for cache in caches {
         let outcome = match arguments.dry_run {
-            true => collecting::plan(cache, &db, &What::Collect)?,
+            true => collecting::plan(&config, cache, &db, &What::Collect)?,
             false => collecting::carry_out(&config, cache, &db, &What::Collect)?,
         };
         said.push((cache.name.as_str(), outcome));
@@ -86,7 +86,8 @@ fn show(said: &[(&str, Said)], is_dry: bool) -> String {
             notes(said),
         ]
     }));
-    table(&rows)
+    let kept = said.iter().map(|(cache, said)| collecting::show_snapshots(cache, said));
+    table(&rows) + &kept.collect::<String>()
 }
 
 fn notes(said: &Said) -> String {

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &RmArguments) -> Result<(), CommandError> {
         by: format!("{}, by snowbank rm", user()),
     };
     let said = match arguments.dry_run {
-        true => collecting::plan(cache, &db, &what)?,
+        true => collecting::plan(&config, cache, &db, &what)?,
         false => collecting::carry_out(&config, cache, &db, &what)?,
     };
     if let Some(why) = said.error {
@@ -74,7 +74,8 @@ pub(super) fn run(arguments: &RmArguments) -> Result<(), CommandError> {
     if arguments.json {
         print(&(serde_json::to_string(&said).unwrap_or_default() + "\n"));
     } else {
-        print(&format!("{count} paths {gone}: {}\n", BinaryBytes(said.bytes)));
+        let kept = collecting::show_snapshots(&cache.name, &said);
+        print(&format!("{count} paths {gone}: {}\n{kept}", BinaryBytes(said.bytes)));
     }
     if said.wanted_again + said.failed > 0 {
         let why = format!(

@@ -10,9 +10,10 @@ use super::checked::{CacheConfig, Config, DEFAULT_CACHE, RESERVED_NAMES, Signing
 use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawCache};
 use super::setting::Setting;
-use super::{keep, zfs};
+use super::{keep, upstreams, zfs};
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::ingest::Accept;
+use crate::ingest::pull::PullSettings;
 use crate::keep::collect::policy::Policy;
 use crate::keep::retention::Retention;
 use crate::sign::PublicKey;
@@ -89,6 +90,9 @@ fn cache(
         name: name.to_owned(),
         directory: config.data_dir.join(name),
         parts: Vec::new(),
+        peers: Vec::new(),
+        upstreams: Vec::new(),
+        pulling: PullSettings::default(),
         heal_from: Vec::new(),
         priority: 30,
         want_mass_query: true,
@@ -122,6 +126,7 @@ fn cache(
     section.set("parts", &raw.parts, &mut cache.parts, |setting| {
         parts(setting, &config.data_dir, places.home)
     })?;
+    upstreams::check(&section, raw, places, &mut cache)?;
     section.set("heal_from", &raw.heal_from, &mut cache.heal_from, heal_from)?;
     access(&section, raw, config, push, &mut cache)?;
     section.set("accept", &raw.accept, &mut cache.accept, |setting| {
@@ -179,7 +184,7 @@ fn access(
     })
 }
 
-fn public_keys(setting: &Setting) -> Result<Vec<PublicKey>, ConfigError> {
+pub(super) fn public_keys(setting: &Setting) -> Result<Vec<PublicKey>, ConfigError> {
     let key = |item: Setting| {
         PublicKey::parse(item.text()?).ok_or_else(|| {
             item.refuse(
@@ -237,17 +242,18 @@ fn parts(setting: &Setting, base: &Path, home: Option<&Path>) -> Result<Vec<Path
 }
 
 fn heal_from(setting: &Setting) -> Result<Vec<Address>, ConfigError> {
-    each_once(setting, MAX_HEAL_FROM, "cache", |item| {
-        Address::parse(item.text()?).map_err(|_| {
-            item.refuse(
-                "the address of a cache is expected, http://HOST[:PORT] or https://HOST[:PORT]",
-            )
-        })
+    each_once(setting, MAX_HEAL_FROM, "cache", address)
+}
+
+pub(super) fn address(setting: &Setting) -> Result<Address, ConfigError> {
+    Address::parse(setting.text()?).map_err(|_| {
+        setting
+            .refuse("the address of a cache is expected, http://HOST[:PORT] or https://HOST[:PORT]")
     })
 }
 
 /// A list of at most so many `what`s, none of them twice.
-fn each_once<T: PartialEq>(
+pub(super) fn each_once<T: PartialEq>(
     setting: &Setting,
     most: usize,
     what: &str,

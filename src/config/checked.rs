@@ -12,6 +12,7 @@ use crate::auth::certificate::ClientGrant;
 use crate::auth::{PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::ingest::Accept;
+use crate::ingest::pull::PullSettings;
 use crate::keep::collect::policy::Policy;
 use crate::keep::retention::Retention;
 use crate::nix::nar;
@@ -83,6 +84,17 @@ impl StoreLocation {
     }
 }
 
+/// A cache elsewhere that paths are fetched from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Where it is.
+    pub address: Address,
+    /// Whose signatures are believed of what comes from there, besides those that the cache knows.
+    pub keys: Vec<PublicKey>,
+    /// The file of the token that is shown there; absolute.
+    pub token_file: Option<PathBuf>,
+}
+
 /// One named cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
@@ -93,6 +105,12 @@ pub struct CacheConfig {
     /// Banks that other nodes keep and that are received here, in the order they are asked, after its
     /// own; absolute.
     pub parts: Vec<PathBuf>,
+    /// Other nodes that are asked for what is not here, in their order, before the upstreams.
+    pub peers: Vec<UpstreamConfig>,
+    /// Caches elsewhere that are asked for what is not here, in their order.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// How these are asked.
+    pub pulling: PullSettings,
     /// Caches elsewhere that a damaged path is fetched from, in the order they are asked, after the
     /// cache's own sources.
     pub heal_from: Vec<Address>,
@@ -128,6 +146,11 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
+    /// Whether paths come to its own bank: by pushes, or from others that it asks for what it does not have.
+    pub fn is_written_to(&self) -> bool {
+        self.push != PushPolicy::None || !self.peers.is_empty() || !self.upstreams.is_empty()
+    }
+
     /// The dataset that the bank of this cache is, where there is one for it.
     pub fn dataset(&self, zfs: &Zfs) -> Option<DatasetName> {
         // A name that a cache can have is one that a dataset can have.

@@ -21,11 +21,12 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstreams;
 mod zfs;
 
 pub use checked::{
     Bake, CacheConfig, Config, DEFAULT_CACHE, FirstRead, Limits, Log, LogFormat, RESERVED_NAMES,
-    SigningKey, Source, StoreLocation, Zfs,
+    SigningKey, Source, StoreLocation, UpstreamConfig, Zfs,
 };
 pub use error::{ConfigError, Origin};
 pub use store::store_of_command;

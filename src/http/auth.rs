@@ -2,7 +2,7 @@
 //!
 //! `Place` says from a request's head alone which cache it is about, whether it is about a view of it, and
 //! what right it needs: reading needs [`Right::Pull`], every other method [`Right::Push`], and so does the
-//! whole native API, but for pins, which need [`Right::Pin`]. What was found out travels with the request as `Admitted`, and is the only way for a
+//! whole native API, but for pins, which need [`Right::Pin`], and for what peers ask. What was found out travels with the request as `Admitted`, and is the only way for a
 //! handler to get at a cache: one that was not asked for here cannot be reached by another spelling of
 //! its name. A view is read by those who may read its cache, and written to by nobody.
 
@@ -18,6 +18,7 @@ use super::error::Failure;
 use super::state::{State, Work};
 use super::views::Asked;
 use crate::auth::{Caller, Credential, Denial, Leave, Right};
+use crate::index::holdings;
 use crate::ingest::{Ingest, Pusher};
 use crate::native;
 use crate::source::cache::Cache;
@@ -64,7 +65,7 @@ impl<'a> Place<'a> {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let right = match () {
             () if pins => Right::Pin,
-            () if reads && !native => Right::Pull,
+            () if reads && (!native || below == holdings::PLACE) => Right::Pull,
             () => Right::Push,
         };
         Some(Self { cache, view, rest, right })

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::source::chunks::{CHUNK, read_part};
-use crate::source::local::bake::{Job, Progress};
+use crate::source::growing::{GrowingFile, Progress};
 use crate::source::{StoredFile, TransferError};
 
 /// Chunks that are made by blocking.
@@ -164,9 +164,9 @@ impl Body for UnknownLength {
     }
 }
 
-/// A file that is being baked: what is written is sent, and the end only once all was right.
+/// A file that is still being written: what is written is sent, and the end only once all was right.
 pub struct GrowingBody {
-    job: Arc<Job>,
+    file: Arc<GrowingFile>,
     progress: watch::Receiver<Progress>,
     sent: u64,
     state: Growing,
@@ -180,15 +180,15 @@ enum Growing {
 }
 
 impl GrowingBody {
-    /// Sends the file of `job` from its beginning.
-    pub fn new(job: Arc<Job>) -> Self {
-        let progress = job.watch();
-        Self { job, progress, sent: 0, state: Growing::Idle }
+    /// Sends `file` from its beginning.
+    pub fn new(file: Arc<GrowingFile>) -> Self {
+        let progress = file.watch();
+        Self { file, progress, sent: 0, state: Growing::Idle }
     }
 
     fn failed(&mut self, why: String) -> Poll<Option<Result<Frame<Bytes>, TransferError>>> {
         self.state = Growing::Ended;
-        Poll::Ready(Some(Err(TransferError::Read { path: "a bake".into(), why })))
+        Poll::Ready(Some(Err(TransferError::Read { path: "a NAR that comes".into(), why })))
     }
 
     /// Decides what comes next, where nothing is under way.
@@ -210,10 +210,10 @@ impl GrowingBody {
                 progress
             }))
         } else {
-            let (job, offset) = (Arc::clone(&self.job), self.sent);
+            let (file, offset) = (Arc::clone(&self.file), self.sent);
             let size = usize::try_from(ready).unwrap_or(CHUNK).min(CHUNK);
             Growing::Reading(tokio::task::spawn_blocking(move || {
-                read_part(job.file(), offset, size)
+                read_part(file.file(), offset, size)
             }))
         };
         Ok(())

@@ -157,8 +157,20 @@ impl Front {
         let (response, status) = match place.cache.remembered(hash) {
             Remembered::Unknown => return None,
             Remembered::Miss => {
-                metrics.narinfo_misses.inc();
-                (not_found(), StatusCode::NOT_FOUND)
+                let puller = self.state.puller(place.cache, request.method(), request.headers());
+                match puller.map(|puller| puller.remembered(hash)) {
+                    Some(None) => return None,
+                    Some(Some(Some(offer))) => {
+                        metrics.narinfo_hit(offer.kind);
+                        let response = text_response(&offer.answer, request.headers());
+                        let status = response.status();
+                        (response, status)
+                    }
+                    None | Some(Some(None)) => {
+                        metrics.narinfo_misses.inc();
+                        (not_found(), StatusCode::NOT_FOUND)
+                    }
+                }
             }
             Remembered::Hit(answer) => {
                 metrics.narinfo_hit(answer.source.label());

@@ -5,6 +5,7 @@ pub mod body;
 pub mod cache_info;
 pub mod error;
 pub mod front;
+pub mod holdings;
 pub mod landing;
 pub mod listen;
 pub mod nar;

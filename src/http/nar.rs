@@ -24,6 +24,7 @@ use super::range::{self, Asked};
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use super::tree_body::TreeBody;
 use crate::codec::{Compressed, Compression};
+use crate::ingest::pull::{Fetched, Unfetched};
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::{NarFileName, NarRequest};
 use crate::source::cache::{Cache, OpenNar};
@@ -43,8 +44,36 @@ pub async fn get(
 ) -> Result<Response, Failure> {
     let asked = NarRequest::parse(params.get("name"), request.uri.query())
         .ok_or(Failure::BadRequest("not the name of a NAR"))?;
+    let prepared = match here(&state, &cache, asked, &request).await {
+        Err(Failure::NotFound) => match elsewhere(&state, &cache, asked, &request).await? {
+            Some(prepared) => prepared,
+            None => here(&state, &cache, asked, &request).await?,
+        },
+        prepared => prepared?,
+    };
+    let mut response = match prepared {
+        Prepared::Ready(response) => response,
+        Prepared::Tree(start) => start.respond(&state).await?,
+        Prepared::Stream(response, body) => response.map(|()| body.into_body(&state)),
+    };
+    let compressed = response
+        .headers()
+        .get(ETAG)
+        .is_some_and(|tag| tag.as_bytes().windows(5).any(|window| window == b".nar."));
+    let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
+    response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
+    Ok(response)
+}
+
+/// A NAR that a source of the cache has.
+async fn here(
+    state: &Arc<State>,
+    cache: &Arc<Cache>,
+    asked: NarRequest,
+    request: &Parts,
+) -> Result<Prepared, Failure> {
     let head = request.method == Method::HEAD;
-    let (asker, shared) = (Arc::clone(&cache), Arc::clone(&state));
+    let (asker, shared) = (Arc::clone(cache), Arc::clone(state));
     let headers = request.headers.clone();
     let prepared = state
         .blocking(Work::Small, move || {
@@ -70,19 +99,38 @@ pub async fn get(
             }
         })
         .await?;
-    State::scan_in_background(&cache);
-    let mut response = match prepared? {
-        Prepared::Ready(response) => response,
-        Prepared::Tree(start) => start.respond(&state).await?,
-        Prepared::Stream(response, body) => response.map(|()| body.into_body(&state)),
+    State::scan_in_background(cache);
+    prepared
+}
+
+/// A NAR that a peer or an upstream has, as it comes; nothing where it is here by now.
+async fn elsewhere(
+    state: &State,
+    cache: &Cache,
+    asked: NarRequest,
+    request: &Parts,
+) -> Result<Option<Prepared>, Failure> {
+    // What a narinfo offers from elsewhere has this form, with its path.
+    let NarRequest::File { name, path: Some(path) } = asked else { return Err(Failure::NotFound) };
+    let puller = state.puller(cache, &request.method, &request.headers);
+    let Some(puller) = puller.filter(|_| name == NarFileName::zstd(name.hash)) else {
+        return Err(Failure::NotFound);
     };
-    let compressed = response
-        .headers()
-        .get(ETAG)
-        .is_some_and(|tag| tag.as_bytes().windows(5).any(|window| window == b".nar."));
-    let encoding = if compressed { EncodingLabel::Compressed } else { EncodingLabel::Nar };
-    response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
-    Ok(response)
+    let file = match puller.nar(path, name.hash).await {
+        Ok(Fetched::Coming(file)) => file,
+        Ok(Fetched::Here) => return Ok(None),
+        Ok(Fetched::Nowhere) => return Err(Failure::NotFound),
+        Err(Unfetched::Busy) => return Err(Failure::Busy("too much is fetched now; ask again")),
+        // The client goes elsewhere, and does not wait for a cache that is away.
+        Err(error) => {
+            tracing::warn!(%path, "404: {error}");
+            return Err(Failure::NotFound);
+        }
+    };
+    cache.asked_for(path);
+    let nar = Nar { body: NarBody::Growing(file), size: None, tag: name.file_name() };
+    let tag = format!("\"{}\"", nar.tag);
+    growing(nar, &tag, false).map(Some)
 }
 
 /// Notes that the path is in use, so that it is not collected while clients read it.
@@ -207,8 +255,8 @@ fn body(
             Ok(Prepared::Ready(response.map(|()| Body::new(body))))
         }
         NarBody::Tree(tree) => Ok(Prepared::Tree(TreeBody::new(source, tree, part, response))),
-        NarBody::Growing(job) => {
-            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(job))))
+        NarBody::Growing(file) => {
+            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(file))))
         }
         NarBody::Stored(stored) => {
             let chunks = stored
@@ -275,8 +323,8 @@ fn growing(nar: Nar, tag: &str, head: bool) -> Result<Prepared, Failure> {
     let mut response = http::Response::new(());
     fixed_headers(&mut response, tag)?;
     match nar.body {
-        NarBody::Growing(job) if !head => {
-            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(job))))
+        NarBody::Growing(file) if !head => {
+            Ok(Prepared::Stream(response, Streamed::Growing(GrowingBody::new(file))))
         }
         _ => Ok(Prepared::Ready(response.map(|()| Body::new(UnknownLength)))),
     }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::error::Failure;
 use super::range::none_match_names;
 use super::state::{CountAs, State, Work};
+use crate::ingest::pull::Offer;
 use crate::metrics::Route;
 use crate::nix::store_path::StorePathHash;
 use crate::source::cache::{Answer, Cache, Remembered, tag_of};
@@ -28,12 +29,23 @@ pub async fn get(
     request: &Parts,
 ) -> Result<Response, Failure> {
     let hash = parse_hash(hash)?;
-    let Some(answer) = find(state, cache, hash).await? else {
-        state.metrics.narinfo_misses.inc();
-        return Err(Failure::NotFound);
+    let answer = match find(state, cache, hash).await? {
+        Some(answer) => {
+            state.metrics.narinfo_hit(answer.source.label());
+            cache.answered(&answer);
+            answer
+        }
+        None => match elsewhere(state, cache, hash, request).await {
+            Some(offer) => {
+                state.metrics.narinfo_hit(offer.kind);
+                Arc::clone(&offer.answer)
+            }
+            None => {
+                state.metrics.narinfo_misses.inc();
+                return Err(Failure::NotFound);
+            }
+        },
     };
-    state.metrics.narinfo_hit(answer.source.label());
-    cache.answered(&answer);
     let as_json = request.uri.query().is_some_and(|query| query.split('&').any(is_json));
     let mut response = if as_json {
         let json = answer.narinfo.to_json(&cache.info.store_dir).to_string();
@@ -44,6 +56,16 @@ pub async fn get(
     };
     response.extensions_mut().insert(CountAs::route(Route::NarInfo));
     Ok(response)
+}
+
+/// What a peer or an upstream has of a path that is not here.
+async fn elsewhere(
+    state: &State,
+    cache: &Cache,
+    hash: StorePathHash,
+    request: &Parts,
+) -> Option<Arc<Offer>> {
+    state.puller(cache, &request.method, &request.headers)?.find(hash).await
 }
 
 /// The hash of a store path, as a URL has it.

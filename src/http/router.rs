@@ -9,7 +9,8 @@ use http::request::Parts;
 
 use super::error::Failure;
 use super::state::{Params, State};
-use super::{cache_info, landing, nar, narinfo, objects, push, serve, status};
+use super::{cache_info, holdings, landing, nar, narinfo, objects, push, serve, status};
+use crate::index::holdings::PLACE;
 
 /// The routes: those of the default cache at `/`, those of every cache at `/c/<cache>/`, and those
 /// of the server.
@@ -40,6 +41,7 @@ fn cache_routes() -> Router<Arc<State>> {
         .route("/serve/{hash}/", get(serve::get))
         .route("/serve/{hash}/{*path}", get(serve::get))
         .route("/{name}", get(by_ending).put(push::put_by_ending))
+        .route(PLACE, get(holdings::get))
         .merge(push::native_routes())
 }
 

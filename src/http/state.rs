@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams};
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use tokio::sync::Semaphore;
 
 use super::auth::Admitted;
@@ -16,10 +18,12 @@ use super::views::Views;
 use crate::auth::Gate;
 use crate::index::state::StateDb;
 use crate::ingest::Ingest;
+use crate::ingest::pull::Puller;
 use crate::keep::watch::Watch;
 use crate::metrics::{EncodingLabel, Metrics, Route};
 use crate::source::cache::Cache;
 use crate::source::local::tree::ReadPool;
+use crate::source::upstream::ONLY_WHAT_IS_HERE;
 
 /// What every request can reach.
 pub struct State {
@@ -31,6 +35,8 @@ pub struct State {
     pub views: Views,
     /// What takes pushes, by the names of the caches that take any.
     pub ingests: BTreeMap<String, Arc<Ingest>>,
+    /// What fetches from elsewhere, by the names of the caches that do.
+    pub pullers: BTreeMap<String, Arc<Puller>>,
     /// How many uploads may run at once.
     pub uploads: UploadSlots,
     /// Who may do what.
@@ -85,6 +91,28 @@ impl Work {
 }
 
 impl State {
+    /// What fetches what `cache` does not have, for a request that may start that.
+    ///
+    /// Who asks with HEAD wants to know what to push; a peer wants what is here, and would ask itself by way of us;
+    /// and a view has what it had.
+    pub fn puller(
+        &self,
+        cache: &Cache,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Option<&Arc<Puller>> {
+        let wants_what_is_here = || {
+            let directives = headers.get_all(CACHE_CONTROL).iter();
+            directives.filter_map(|value| value.to_str().ok()).any(|value| {
+                value.split(',').any(|one| one.trim().eq_ignore_ascii_case(ONLY_WHAT_IS_HERE))
+            })
+        };
+        if self.pullers.is_empty() || *method != Method::GET || cache.snapshot.is_some() {
+            return None;
+        }
+        self.pullers.get(&cache.name).filter(|_| !wants_what_is_here())
+    }
+
     /// Runs `work` on the blocking pool.
     pub async fn blocking<T: Send + 'static>(
         &self,

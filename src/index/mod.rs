@@ -1,6 +1,7 @@
 //! What we have, derived from the truth on disk and lost without loss; and what is known beside it:
 //! tokens, and who pushed what.
 
+pub mod holdings;
 pub mod places;
 pub mod presence;
 pub mod state;

@@ -144,6 +144,23 @@ impl Policy {
         info.signatures.iter().any(|signature| keys().any(|key| key.verifies(&text, signature)))
     }
 
+    /// The signatures of a path but for those that bear the name of a key that this cache knows and are not by it:
+    /// elsewhere another key may have the same name. Its own are `own`.
+    pub(super) fn believable(
+        &self,
+        store_dir: &StoreDir,
+        info: &PathInfo,
+        own: &[PublicKey],
+    ) -> Vec<Signature> {
+        let text = fingerprint(store_dir, info);
+        let keys = || own.iter().chain(&self.trusted_keys).chain(&self.upstream_keys);
+        let is_believable = |signature: &&Signature| {
+            let mut same = keys().filter(|key| key.name() == signature.key_name()).peekable();
+            same.peek().is_none() || same.any(|key| key.verifies(&text, signature))
+        };
+        info.signatures.iter().filter(is_believable).cloned().collect()
+    }
+
     /// Whether an upstream signed the path.
     pub(super) fn is_of_upstream(&self, store_dir: &StoreDir, info: &PathInfo) -> bool {
         let text = fingerprint(store_dir, info);

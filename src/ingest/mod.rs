@@ -12,6 +12,7 @@ mod heal;
 pub mod nar;
 mod objects;
 mod publish;
+pub mod pull;
 mod pusher;
 mod quota;
 mod record;

@@ -46,6 +46,11 @@ impl Pusher {
         Self { name: name.to_owned(), proof: Proof::Certificate, ..Self::anybody(source) }
     }
 
+    /// Nobody: this server fetched a path itself, from the cache at `url`.
+    pub fn upstream(url: &str) -> Self {
+        Self { name: url.into(), address: url.into(), proof: Proof::Nothing }
+    }
+
     /// What tells one client from another: its token, its certificate's name, or its address. Names of tokens
     /// may be the same.
     pub fn client(&self) -> &str {

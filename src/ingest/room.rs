@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// time to look.
 const WORTH_MENTIONING: Duration = Duration::from_secs(3600);
 
+/// For how long after a refusal nothing is fetched that nobody has pushed.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+
 /// The last refusal for want of room, if nothing was taken since.
 #[derive(Debug, Default)]
 pub struct NoRoom(Mutex<Option<Instant>>);
@@ -24,8 +27,17 @@ impl NoRoom {
 
     /// Whether pushes are refused for want of room.
     pub fn is_so(&self) -> bool {
+        self.was_within(WORTH_MENTIONING)
+    }
+
+    /// Whether one was a moment ago.
+    pub(super) fn was_just_now(&self) -> bool {
+        self.was_within(LEFT_ALONE)
+    }
+
+    fn was_within(&self, time: Duration) -> bool {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|at| at.elapsed() < WORTH_MENTIONING)
+        last.is_some_and(|at| at.elapsed() < time)
     }
 }
 

@@ -349,23 +349,32 @@ impl Ingest {
         Ok(added)
     }
 
-    fn add_promised(
+    pub(super) fn add_promised(
         &self,
-        (nar_hash, nar_size): (Sha256, u64),
+        promised: (Sha256, u64),
         nar: &VerifiedNar,
         staged: &Staged,
     ) -> Result<Added, PushError> {
+        Self::check_promised(promised, nar)?;
+        self.add(NarFileName::bare(promised.0), staged, nar, Durability::WithCommit)
+    }
+
+    /// Whether a NAR has this NarHash and NarSize.
+    pub(super) fn check_promised(
+        (nar_hash, nar_size): (Sha256, u64),
+        nar: &VerifiedNar,
+    ) -> Result<(), PushError> {
         if nar.nar_hash != nar_hash {
             return Err(PushError::OtherHash { declared: nar_hash, computed: nar.nar_hash });
         }
         if nar.nar_size != nar_size {
             return Err(PushError::OtherSize { declared: nar_size, computed: nar.nar_size });
         }
-        self.add(NarFileName::bare(nar_hash), staged, nar, Durability::WithCommit)
+        Ok(())
     }
 
     /// What is allowed to a NAR of which the size was said: not a byte more.
-    fn promised(&self, nar_size: u64) -> NarLimits {
+    pub(super) fn promised(&self, nar_size: u64) -> NarLimits {
         let mut limits = self.limits;
         limits.nar.max_size = limits.nar.max_size.min(nar_size);
         limits

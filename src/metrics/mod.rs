@@ -15,6 +15,7 @@ macro_rules! register {
 
 pub mod agent;
 pub mod collect;
+pub mod pull;
 pub mod tls;
 pub mod zfs;
 
@@ -28,6 +29,7 @@ use prometheus::{
 };
 
 use self::collect::CollectMetrics;
+use self::pull::PullMetrics;
 use self::tls::TlsMetrics;
 use self::zfs::ZfsMetrics;
 
@@ -88,9 +90,13 @@ pub enum SourceLabel {
     Part,
     /// A cache as it was at a snapshot.
     View,
+    /// Another node like this one.
+    Peer,
+    /// A cache elsewhere.
+    Upstream,
 }
 
-const SOURCES: usize = 4;
+const SOURCES: usize = 6;
 
 impl SourceLabel {
     /// The value of the label.
@@ -100,6 +106,8 @@ impl SourceLabel {
             Self::Store => "store",
             Self::Part => "part",
             Self::View => "view",
+            Self::Peer => "peer",
+            Self::Upstream => "upstream",
         }
     }
 }
@@ -162,6 +170,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// What was collected.
     pub collect: CollectMetrics,
+    /// What was fetched from other caches.
+    pub pull: PullMetrics,
 }
 
 const LATENCY_BUCKETS: [f64; 14] =
@@ -306,6 +316,7 @@ impl Metrics {
             zfs: ZfsMetrics::new(&registry)?,
             tls: TlsMetrics::new(&registry)?,
             collect: CollectMetrics::new(&registry)?,
+            pull: PullMetrics::new(&registry)?,
             registry,
         })
     }
@@ -386,8 +397,14 @@ impl Metrics {
     }
 }
 
-const ALL_SOURCES: [SourceLabel; SOURCES] =
-    [SourceLabel::Bank, SourceLabel::Store, SourceLabel::Part, SourceLabel::View];
+const ALL_SOURCES: [SourceLabel; SOURCES] = [
+    SourceLabel::Bank,
+    SourceLabel::Store,
+    SourceLabel::Part,
+    SourceLabel::View,
+    SourceLabel::Peer,
+    SourceLabel::Upstream,
+];
 
 const ALL_ROUTES: [Route; ROUTES] = [
     Route::CacheInfo,

@@ -23,6 +23,7 @@ use quick_cache::sync::Cache as Memory;
 
 use super::signer::Signer;
 use super::{Source, SourceError, StoredFile};
+use crate::index::holdings::{Arrivals, Known, News};
 use crate::index::uses::Uses;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::nix::cache_info::CacheInfo;
@@ -60,6 +61,7 @@ pub struct Cache {
     narinfos: Memory<StorePathHash, Arc<Answer>, AnswerWeight>,
     files: Memory<NarFileName, Arc<OpenNar>>,
     uses: Uses,
+    arrivals: Arrivals,
     metrics: Arc<Metrics>,
 }
 
@@ -166,6 +168,7 @@ impl Cache {
             narinfos: Memory::with_weighter(expected, memory, AnswerWeight),
             files: Memory::new(OPEN_FILES),
             uses: Uses::default(),
+            arrivals: Arrivals::default(),
             metrics,
         }
     }
@@ -187,6 +190,27 @@ impl Cache {
     /// What was asked for, of what lies in its banks.
     pub const fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// Notes that a path came to one of its banks.
+    pub fn came(&self, hash: StorePathHash) {
+        self.arrivals.came(hash);
+    }
+
+    /// What it holds, or what came since `known`; `None` while not all of it is known. May take a tenth of a
+    /// second where there are a million paths.
+    pub fn holdings(&self, known: Option<Known>) -> Option<News> {
+        if let Some(news) = known.and_then(|known| self.arrivals.since(known)) {
+            return Some(news);
+        }
+        let scanned = |source: &Arc<Source>| source.presence().was_scanned();
+        self.sources.iter().all(scanned).then(|| {
+            self.arrivals.whole(|each| {
+                for source in &self.sources {
+                    source.presence().known().paths.iter().for_each(|hash| each(*hash));
+                }
+            })
+        })
     }
 
     /// Notes that somebody goes by this path being here.
@@ -373,6 +397,11 @@ impl Cache {
     /// Signs with every key, or remembers having done so.
     pub fn sign(&self, text: &str) -> Arc<Vec<Signature>> {
         self.signer.sign(text)
+    }
+
+    /// A narinfo of a path that no source has yet, and that `source` will have, as it is sent. It is not remembered.
+    pub fn answer_with(&self, narinfo: NarInfo, source: &Arc<Source>) -> Answer {
+        self.render(narinfo, Arc::clone(source), self.version())
     }
 
     fn render(&self, mut narinfo: NarInfo, source: Arc<Source>, version: u64) -> Answer {

@@ -8,6 +8,7 @@ pub mod browse;
 pub(crate) mod buffer;
 pub mod cache;
 pub mod chunks;
+pub mod growing;
 pub mod local;
 mod names;
 pub mod quarantine;
@@ -41,6 +42,7 @@ pub use local::LocalStore;
 pub use stored_file::StoredFile;
 pub use verified::{Expected, TransferError};
 
+use growing::GrowingFile;
 use quarantine::Quarantine;
 use vital::Vital;
 
@@ -80,8 +82,8 @@ pub enum NarBody {
     Stored(Stored),
     /// A tree of the local store.
     Tree(local::TreeNar),
-    /// A file that is being baked.
-    Growing(Arc<local::bake::Job>),
+    /// A file that is being baked, or fetched from elsewhere.
+    Growing(Arc<GrowingFile>),
 }
 
 /// The ways in which a NAR is stored in a file.

@@ -39,6 +39,7 @@ mod nars;
 mod overload;
 mod parts;
 mod pins;
+mod pull;
 mod push_bad_nars;
 mod push_extras;
 mod push_lies;

@@ -11,6 +11,7 @@
 mod bed;
 mod bindings;
 mod cache;
+mod collect;
 mod commands;
 #[path = "../e2e/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use all of it")]

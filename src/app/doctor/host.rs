@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 use super::Finding;
 use crate::app::datasets::dataset_of;
 use crate::app::{KEY_DIRECTORY, KEY_FILE};
-use crate::auth::PushPolicy;
+
 use crate::bank::Bank;
 use crate::config::{CacheConfig, Config, SigningKey};
 use crate::index::state::{STATE_DIRECTORY, StateDb};
@@ -99,7 +99,7 @@ fn bank(config: &Config, cache: &CacheConfig) -> Finding {
             "the server makes it at its start",
         );
     }
-    if cache.push != PushPolicy::None && access(directory, Access::WRITE_OK).is_err() {
+    if cache.is_written_to() && access(directory, Access::WRITE_OK).is_err() {
         return Finding::problem(
             format!("cache {name}: {} cannot be written to by this user", directory.display()),
             "give it to the server's user (chown), and run this as that user",

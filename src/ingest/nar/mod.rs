@@ -42,6 +42,7 @@ use crate::fault;
 use crate::nix::hash::Sha256;
 use crate::nix::nar::{self, Listing};
 use crate::nix::references::ReferenceCandidates;
+use crate::source::growing::GrowingFile;
 
 /// What an upload may cost, and how it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -271,22 +272,29 @@ fn fill(decoder: &mut impl Read, piece: &mut Vec<u8>) -> Result<(), IngestError>
     result
 }
 
-/// Where the stored form is written: an empty file, and the quota that it counts against.
+/// Where the stored form is written: an empty file, the quota that it counts against, and who reads along.
 #[derive(Clone, Copy)]
 pub struct Output<'a> {
     file: &'a File,
     room: Option<&'a Reservation>,
+    readers: Option<&'a GrowingFile>,
 }
 
 impl<'a> Output<'a> {
     /// Writes as long as the file system has room.
     pub const fn new(file: &'a File) -> Self {
-        Self { file, room: None }
+        Self { file, room: None, readers: None }
     }
 
     /// Writes as long as the quota has room as well.
     pub const fn within(file: &'a File, room: &'a Reservation) -> Self {
-        Self { file, room: Some(room) }
+        Self { file, room: Some(room), readers: None }
+    }
+
+    /// Tells those who read the file meanwhile what was written.
+    #[must_use]
+    pub const fn read_along(self, readers: &'a GrowingFile) -> Self {
+        Self { readers: Some(readers), ..self }
     }
 }
 
@@ -297,6 +305,9 @@ impl Write for Output<'_> {
             room.grow(bytes.len() as u64)?;
         }
         self.file.write_all(bytes)?;
+        if let Some(readers) = self.readers {
+            readers.grew(bytes.len() as u64);
+        }
         Ok(bytes.len())
     }
 

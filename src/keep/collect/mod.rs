@@ -11,6 +11,7 @@
 //! interrupted is begun anew: what has gone is gone, and the rest is planned again.
 
 pub mod graph;
+pub mod held;
 pub mod policy;
 pub mod select;
 
@@ -18,6 +19,7 @@ pub mod select;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +28,7 @@ use self::policy::Policy;
 use self::select::{Demand, Named, Selection, select, select_named};
 use crate::bank::publish::removal::{Leaving, Strays};
 use crate::bank::publish::{self, removal};
-use crate::bank::{Bank, BankError, BuildId, Object};
+use crate::bank::{Bank, BankError, BuildId, Object, narinfo_file_name};
 use crate::index::state::{StateDb, StateError, Tombstone};
 use crate::index::uses::Use;
 use crate::ingest::Ingest;
@@ -152,6 +154,15 @@ impl Plan<'_> {
     /// What they take on disk, in bytes.
     pub const fn bytes(&self) -> u64 {
         self.selection.bytes
+    }
+
+    /// For each of them a file of it, by its name in the bank, and the bytes on disk that go with the path.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, u64)> + '_ {
+        let mut nars = self.graph.nars();
+        self.selection.paths.iter().map(move |index| {
+            let bytes = self.graph.bytes_with(*index, nars.leave(*index));
+            (narinfo_file_name(self.graph.hash(*index)).into(), bytes)
+        })
     }
 
     /// How many paths there are in all.

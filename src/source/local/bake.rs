@@ -19,8 +19,6 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use tokio::sync::watch;
-
 use super::tree::{Expected, NarStream, ReadPool, StoreTree, TreeError};
 use crate::bank::publish::{self, Staged};
 use crate::bank::{BankError, open_regular};
@@ -31,6 +29,7 @@ use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePathHash;
+use crate::source::growing::{GrowingFile, Progress};
 use crate::source::{SourceError, StoredFile};
 
 /// Paths that wait to be baked; further ones wait for their next reader.
@@ -82,35 +81,12 @@ struct Entry {
     path: Option<StorePathHash>,
 }
 
-/// A bake under way: a file that grows.
+/// A bake under way.
 pub struct Job {
-    file: File,
+    /// The file that grows.
+    pub file: Arc<GrowingFile>,
     /// Taken by the thread that bakes.
     staged: Mutex<Option<Staged>>,
-    progress: watch::Sender<Progress>,
-}
-
-/// How far a bake is.
-#[derive(Clone, Debug)]
-pub enum Progress {
-    /// That many bytes of the file are written.
-    Growing(u64),
-    /// The file is whole, of that many bytes, and its NAR was right.
-    Done(u64),
-    /// There will be no file; why.
-    Failed(Arc<str>),
-}
-
-impl Job {
-    /// The file; only bytes that [`Self::watch`] calls written may be read.
-    pub const fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Follows the progress.
-    pub fn watch(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
 }
 
 impl Bakery {
@@ -234,7 +210,7 @@ impl Bakery {
 
     /// Bakes a path on all cores, or joins the bake of it that is under way.
     ///
-    /// Does not wait for the bake: it is followed with [`Job::watch`].
+    /// Does not wait for the bake: it is followed with [`GrowingFile::watch`].
     pub fn bake_now(&self, tree: StoreTree, info: PathInfo) -> Result<Arc<Job>, SourceError> {
         if let Some(job) = lock(&self.jobs).get(&info.nar_hash) {
             return Ok(Arc::clone(job));
@@ -243,7 +219,7 @@ impl Bakery {
         match self.urgent.try_send((Arc::clone(&job), tree, info)) {
             Ok(()) => Ok(job),
             Err(_) => {
-                job.progress.send_replace(Progress::Failed("too many bakes at once".into()));
+                job.file.end(Progress::Failed("too many bakes at once".into()));
                 lock(&self.jobs).retain(|_, known| !Arc::ptr_eq(known, &job));
                 Err(SourceError::Unavailable("too many bakes at once".into()))
             }
@@ -258,11 +234,8 @@ impl Bakery {
             .file()
             .try_clone()
             .map_err(|error| SourceError::Unavailable(error.to_string()))?;
-        let job = Arc::new(Job {
-            file,
-            staged: Mutex::new(Some(staged)),
-            progress: watch::Sender::new(Progress::Growing(0)),
-        });
+        let file = Arc::new(GrowingFile::new(file));
+        let job = Arc::new(Job { file, staged: Mutex::new(Some(staged)) });
         Ok(Arc::clone(lock(&self.jobs).entry(nar_hash).or_insert(job)))
     }
 
@@ -283,7 +256,7 @@ impl Bakery {
             }
         };
         self.metrics.bake(result);
-        job.progress.send_replace(progress);
+        job.file.end(progress);
         lock(&self.jobs).remove(&info.nar_hash);
     }
 
@@ -295,8 +268,7 @@ impl Bakery {
         info: &PathInfo,
         pool: Option<&Pool>,
     ) -> Result<Baked, Failure> {
-        let growing = Growing { file: &job.file, progress: &job.progress, written: 0 };
-        let writer = Hashed::new(growing);
+        let writer = Hashed::new(&*job.file);
         let mut encoder = match pool {
             Some(pool) => Encoder::with_pool(writer, self.encoding, pool.clone()),
             None => Encoder::new(writer, self.encoding)?,
@@ -410,26 +382,6 @@ fn take_stock(directory: &Path) -> io::Result<HashMap<Sha256, Entry>> {
         baked.insert(name.hash, Entry { baked: found, last_used, path: None });
     }
     Ok(baked)
-}
-
-/// Writes to the job's file and says how far it is.
-struct Growing<'a> {
-    file: &'a File,
-    progress: &'a watch::Sender<Progress>,
-    written: u64,
-}
-
-impl Write for Growing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.written += count as u64;
-        self.progress.send_replace(Progress::Growing(self.written));
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Why there is no baked file.

@@ -223,7 +223,7 @@ impl LocalStore {
         }
         let Some(info) = self.path_of_nar(nar_hash, path)? else { return Ok(None) };
         let job = bakery.bake_now(self.tree_of(&info.path)?, info)?;
-        Ok(Some(Nar { body: NarBody::Growing(job), size: None, tag }))
+        Ok(Some(Nar { body: NarBody::Growing(Arc::clone(&job.file)), size: None, tag }))
     }
 
     fn bare(
