@@ -93,6 +93,10 @@ fn field<'a>(narinfo: &'a str, name: &str) -> &'a str {
     value.unwrap_or_else(|| panic!("no {name} in {narinfo}"))
 }
 
+pub(crate) fn text(base: &str, path: &str) -> String {
+    Connection::open(base).text(path)
+}
+
 pub(crate) fn nar_urls(base: &str, hashes: &[String]) -> Vec<String> {
     let mut connection = Connection::open(base);
     let narinfos = hashes.iter().map(|hash| connection.text(&format!("{hash}.narinfo")));
@@ -120,6 +124,39 @@ pub(crate) fn latency(base: &str, hashes: &[String], count: usize) -> f64 {
         times.push(start.elapsed().as_secs_f64() * 1e6);
     }
     median(times)
+}
+
+/// How long answers took, in microseconds.
+pub(crate) struct Spread {
+    times: Vec<f64>,
+    found: usize,
+}
+
+impl Spread {
+    /// The median, the 99th of 100, how many were found, and how many asked for.
+    pub(crate) fn print(mut self) {
+        self.times.sort_by(f64::total_cmp);
+        let at = |part: usize| self.times.get(self.times.len() * part / 100).unwrap_or(&f64::NAN);
+        println!("{:.1} {:.1} {} {}", at(50), at(99), self.found, self.times.len());
+    }
+}
+
+/// Asks for narinfos at random, of which some may be gone, as long as `goes_on` says so.
+pub(crate) fn spread(base: &str, hashes: &[String], goes_on: impl Fn(usize) -> bool) -> Spread {
+    let mut connection = Connection::open(base);
+    let (mut times, mut found, mut state) = (Vec::new(), 0, 0x9E37_79B9_7F4A_7C15_u64);
+    while goes_on(times.len()) {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let chosen = usize::try_from(state >> 33).unwrap() % hashes.len();
+        let start = Instant::now();
+        let answer = connection.ask(&format!("{}.narinfo", hashes[chosen]), "");
+        connection.skip(answer.length);
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+        assert!(matches!(answer.status, 200 | 404), "{}", answer.head);
+        found += usize::from(answer.status == 200);
+    }
+    Spread { times, found }
 }
 
 /// Fetch every URL once over so many connections: seconds, and bytes of bodies.

@@ -6,6 +6,7 @@
     reason = "a measurement that cannot go on has failed, and there is nobody to tell but its reader"
 )]
 
+mod bank;
 mod client;
 mod data;
 mod process;
@@ -16,15 +17,20 @@ use std::{env, fs, net::TcpListener, path::Path};
 const USAGE: &str =
     "load data DIR [little]                the trees that the store paths are made of
 load push-data DIR [little]           the trees of the closure that is pushed
+load bank DIR HASHES COUNT            a cache of so many small paths, half of them old
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
 load latency BASE HASHES COUNT        microseconds of one narinfo, one after the other: median
+load spread BASE HASHES COUNT         microseconds of narinfos taken at random: median, 99th of 100, and the answers
+load spread-until FILE BASE HASHES    the same, until FILE is there
 load nars BASE URLS CONNECTIONS [TIMES]   seconds and bytes of fetching all
 load range BASE URL                   milliseconds of 64 KiB at the start and at the end: medians
 load cpu PID                          CPU seconds of a process and its children so far
 load memory PID                       resident KiB of a process and its children now
 load memory-under PID BASE URL CONNECTIONS   the most that is while so many fetch URL
+load most-memory PID FILE              the most that is until FILE is there
+load text BASE PATH                   what is there
 load lua HASHES hits|misses           a wrk script
 load report TSV DIR                   the table; JSON and plot data into DIR";
 
@@ -37,6 +43,9 @@ fn main() {
         ["data", directory, "little"] => data::make(Path::new(directory), &data::LITTLE),
         ["push-data", directory] => data::make_push(Path::new(directory), false),
         ["push-data", directory, "little"] => data::make_push(Path::new(directory), true),
+        ["bank", directory, hashes, count] => {
+            bank::make(Path::new(directory), Path::new(hashes), number(count));
+        }
         ["ports", count] => println!("{}", ports(number(count)).join(" ")),
         ["urls", base, hashes] => {
             for url in client::nar_urls(base, &lines(hashes)) {
@@ -46,6 +55,13 @@ fn main() {
         ["wait-baked", base, hashes] => client::wait_until_baked(base, &lines(hashes)),
         ["latency", base, hashes, count] => {
             println!("{:.2}", client::latency(base, &lines(hashes), number(count)))
+        }
+        ["spread", base, hashes, count] => {
+            let count = number(count);
+            client::spread(base, &lines(hashes), |asked| asked < count).print();
+        }
+        ["spread-until", file, base, hashes] => {
+            client::spread(base, &lines(hashes), |_| !Path::new(file).exists()).print();
         }
         ["nars", base, urls, connections] => nars(base, urls, connections, "1"),
         ["nars", base, urls, connections, times] => nars(base, urls, connections, times),
@@ -65,6 +81,15 @@ fn main() {
                 ))
             );
         }
+        ["most-memory", pid, file] => {
+            let until = || {
+                while !Path::new(file).exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            };
+            println!("{}", process::most_resident(number(pid), until));
+        }
+        ["text", base, path] => print!("{}", client::text(base, path)),
         ["lua", hashes, kind] => print!("{}", data::wrk_script(&lines(hashes), kind)),
         ["report", rows, directory] => {
             report::write(&fs::read_to_string(rows).unwrap(), Path::new(directory))

@@ -1,4 +1,5 @@
-//! Has caches collected: on their schedule, and whenever the command line asks ([`What`]).
+//! Has caches collected: on their schedule, and whenever the command line asks ([`What`]); what it asks to be verified
+//! is handed on.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::verifying::{Asked, Waiting};
 use super::{AppError, banks, cache_info, parts};
 use crate::bank::{Bank, BankError};
 use crate::config::{CacheConfig, Config};
@@ -151,11 +153,11 @@ pub fn carry_out(
 }
 
 /// Does all of it, for ever.
-pub(super) async fn keep_collecting(config: &Config, state: &Arc<State>) {
+pub(super) async fn keep_collecting(config: &Config, state: &Arc<State>, to_verify: &Arc<Waiting>) {
     let Some(db) = state.state_db.clone() else { return std::future::pending().await };
     let stops = Arc::new(AtomicBool::new(false));
     let _stop = StopOnDrop(Arc::clone(&stops));
-    let rounds = Arc::new(Mutex::new(Rounds::new(config, db, stops)));
+    let rounds = Arc::new(Mutex::new(Rounds::new(config, db, stops, Arc::clone(to_verify))));
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -185,6 +187,7 @@ struct Rounds {
     kept: Instant,
     schedules: BTreeMap<String, Schedule>,
     stops: Arc<AtomicBool>,
+    to_verify: Arc<Waiting>,
 }
 
 /// When a cache is collected.
@@ -196,7 +199,12 @@ struct Schedule {
 }
 
 impl Rounds {
-    fn new(config: &Config, db: Arc<StateDb>, stops: Arc<AtomicBool>) -> Self {
+    fn new(
+        config: &Config,
+        db: Arc<StateDb>,
+        stops: Arc<AtomicBool>,
+        to_verify: Arc<Waiting>,
+    ) -> Self {
         let now = Instant::now();
         let schedule = |cache: &CacheConfig| {
             let policy = cache.collect;
@@ -209,7 +217,7 @@ impl Rounds {
         if let Err(error) = db.clear_jobs(Timestamp::now().as_second()) {
             tracing::warn!("what was asked for before is not forgotten: {error}");
         }
-        Self { db, version: None, kept: now, schedules, stops }
+        Self { db, version: None, kept: now, schedules, stops, to_verify }
     }
 
     fn round(&mut self, state: &State) {
@@ -279,6 +287,10 @@ impl Rounds {
             }
             true
         };
+        if let Ok(how) = serde_json::from_str(&job.what) {
+            self.to_verify.add(Asked { job: job.clone(), how });
+            return;
+        }
         let said = match serde_json::from_str::<What>(&job.what) {
             Ok(what) => self.carry_out(state, &job.cache, &what, &say),
             Err(error) => refused(format!("this server does not know what is asked: {error}")),
@@ -364,8 +376,9 @@ fn to_json(said: &Said) -> String {
     serde_json::to_string(said).unwrap_or_default()
 }
 
-/// Asks a server on this data directory to do something. Says the number of the job.
-pub fn ask(db: &StateDb, cache: &str, what: &What, now: i64) -> Result<i64, StateError> {
+/// Asks a server on this data directory to do something: [`What`], or
+/// [`verifying::How`](super::verifying::How). Says the number of the job.
+pub fn ask(db: &StateDb, cache: &str, what: &impl Serialize, now: i64) -> Result<i64, StateError> {
     db.ask(cache, &serde_json::to_string(what).unwrap_or_default(), now)
 }
 
@@ -406,6 +419,16 @@ impl Offline {
         let metrics = Arc::new(Metrics::new()?);
         let cache = Cache::new(name, info, sources, KeyRing::default(), 0, metrics);
         Ok(Self { cache, source, bank })
+    }
+
+    /// The cache, with the sources that can be read without a server.
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Its own bank, as a source of it.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// What lies there.

@@ -35,12 +35,14 @@ pub(super) async fn keep_healing(config: &Config, state: &Arc<State>) {
 
 /// One for each cache that paths can be put back into.
 fn healers(config: &Config, state: &State) -> Vec<Healer> {
-    let healer = |cache: &CacheConfig| {
-        let ingest = Arc::clone(state.ingests.get(&cache.name)?);
-        let upstreams = upstreams(cache);
-        Some(Healer::new(ingest, upstreams, Arc::clone(&state.readers), &state.metrics))
-    };
-    config.caches.iter().filter_map(healer).collect()
+    config.caches.iter().filter_map(|cache| healer(cache, state)).collect()
+}
+
+/// What heals a cache, if paths can be put back into it.
+pub(super) fn healer(cache: &CacheConfig, state: &State) -> Option<Healer> {
+    let ingest = Arc::clone(state.ingests.get(&cache.name)?);
+    let upstreams = upstreams(cache);
+    Some(Healer::new(ingest, upstreams, Arc::clone(&state.readers), &state.metrics))
 }
 
 /// Peers first, then what is asked for what is missing, then what is asked for what was lost.

@@ -15,6 +15,7 @@ pub mod replicate;
 pub mod serving;
 mod snapshots;
 pub mod urls;
+pub mod verifying;
 mod watching;
 pub mod zfs_status;
 
@@ -163,6 +164,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
             tracing::error!("reading the keys again failed");
         }
     };
+    let to_verify = Arc::new(verifying::Waiting::default());
     // A cache that cannot be read is no reason to be killed: only threads that do no work are.
     let is_alive = async || state.blocking(Work::Small, || ()).await.is_ok();
     tokio::select! {
@@ -176,7 +178,8 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = healing::keep_healing(&config, &state) => {}
         () = pulling::keep_pulling(&state) => {}
         () = certificates::keep_current(tls.clone(), &addresses, &state) => {}
-        () = collecting::keep_collecting(&config, &state) => {}
+        () = collecting::keep_collecting(&config, &state, &to_verify) => {}
+        () = verifying::keep_verifying(&config, &state, Arc::clone(&to_verify)) => {}
         () = certificates::keep_renewed(issuance, tls, &state) => {}
     }
     tracing::info!("stopped");

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::BinaryBytes;
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::output::table;
 use super::{CommandError, time};
@@ -82,7 +84,7 @@ pub(super) fn carry_out(
 ) -> Result<Said, CommandError> {
     match serving::alone(&config.data_dir)? {
         Some(alone) => here(config, cache, db, what, &alone),
-        None => by_the_server(cache, db, what),
+        None => by_the_server(cache, db, what, &mut |_: &Said| ()),
     }
 }
 
@@ -107,7 +109,13 @@ fn here(
     Ok(said)
 }
 
-fn by_the_server(cache: &CacheConfig, db: &StateDb, what: &What) -> Result<Said, CommandError> {
+/// Has a server that runs on the data directory do it, and waits for its end; `hears` how far it is.
+pub(super) fn by_the_server<S: DeserializeOwned>(
+    cache: &CacheConfig,
+    db: &StateDb,
+    what: &impl Serialize,
+    hears: &mut dyn FnMut(&S),
+) -> Result<S, CommandError> {
     let number = ask(db, &cache.name, what, Timestamp::now().as_second())?;
     let asked = Instant::now();
     loop {
@@ -116,13 +124,16 @@ fn by_the_server(cache: &CacheConfig, db: &StateDb, what: &What) -> Result<Said,
                 "the server was started anew meanwhile; ask again".into(),
             ));
         };
+        let said = state.said.and_then(|said| serde_json::from_str(&said).ok());
         if state.has_ended {
-            let said = state.said.and_then(|said| serde_json::from_str(&said).ok());
             return said.ok_or_else(|| {
                 CommandError::Queue(
                     "what the server said of it cannot be read: is it another version?".into(),
                 )
             });
+        }
+        if let Some(said) = &said {
+            hears(said);
         }
         if !state.is_taken && asked.elapsed() > PATIENCE && db.withdraw(number)? {
             return Err(CommandError::Queue(

@@ -34,6 +34,7 @@ mod rm;
 mod serve;
 mod time;
 mod token;
+mod verify;
 mod why;
 mod zfs;
 
@@ -55,6 +56,7 @@ use crate::keep::collect::CollectError;
 use crate::keep::destroy::DestroyError;
 use crate::keep::release::ReleaseError;
 use crate::keep::snapshots::SnapshotError;
+use crate::keep::verify::VerifyError;
 use crate::nix::signature::SignatureError;
 use crate::nix::store_path::StorePathHash;
 use crate::sign::KeyError;
@@ -85,6 +87,7 @@ enum Command {
     Ca(ca::CaArguments),
     Pin(pin::PinArguments),
     Gc(gc::GcArguments),
+    Verify(verify::VerifyArguments),
     Rm(rm::RmArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
@@ -189,6 +192,9 @@ pub enum CommandError {
     /// A cache is not collected.
     #[error(transparent)]
     Collect(#[from] CollectError),
+    /// A cache is not verified.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A certificate authority does not do what it is asked.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -213,6 +219,7 @@ impl CommandError {
             | Self::NoToken(_)
             | Self::NoRandom(_)
             | Self::State(_)
+            | Self::Verify(_)
             | Self::Bank(_)
             | Self::NotHere(_)
             | Self::Output(_)
@@ -278,6 +285,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Pin(arguments) => pin::run(&arguments),
         Command::Gc(arguments) => gc::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),

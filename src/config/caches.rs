@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Value;
 
@@ -106,6 +107,7 @@ fn cache(
         upstream_keys: PublicKey::parse(CACHE_NIXOS_ORG).into_iter().collect(),
         max_size: None,
         collect: Policy::default(),
+        verify_every: Some(Duration::from_secs(30 * 24 * 3600)),
         snapshot_every: None,
         snapshot_keep: Retention::default(),
     };
@@ -136,6 +138,7 @@ fn cache(
     section.set("upstream_keys", &raw.upstream_keys, &mut cache.upstream_keys, public_keys)?;
     section.set("max_size", &raw.max_size, &mut cache.max_size, quota)?;
     cache.collect = keep::check(&section, raw)?;
+    keep::verification(&section, raw, &mut cache.verify_every)?;
     zfs::snapshots(&section, raw, &mut cache)?;
     Ok(cache)
 }

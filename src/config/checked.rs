@@ -139,6 +139,8 @@ pub struct CacheConfig {
     pub max_size: Option<u64>,
     /// What it keeps.
     pub collect: Policy,
+    /// How often it is held against its bytes; `None`: never by itself.
+    pub verify_every: Option<Duration>,
     /// How often a snapshot is made; `None`: never.
     pub snapshot_every: Option<Duration>,
     /// Which of these snapshots stay.

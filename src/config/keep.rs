@@ -39,6 +39,17 @@ pub(super) fn check(section: &Section<'_>, raw: &RawCache) -> Result<Policy, Con
     Ok(policy)
 }
 
+/// How often a cache is verified.
+pub(super) fn verification(
+    section: &Section<'_>,
+    raw: &RawCache,
+    every: &mut Option<Duration>,
+) -> Result<(), ConfigError> {
+    section.set("verify_every", &raw.verify_every, every, |setting| {
+        unless("never", setting, |setting| setting.duration(SECOND..=YEAR))
+    })
+}
+
 fn size(setting: &Setting) -> Result<Option<u64>, ConfigError> {
     unless("none", setting, |setting| setting.size(0..=i64::MAX.unsigned_abs()))
 }

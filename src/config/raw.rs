@@ -67,6 +67,7 @@ pub(super) struct RawCache {
     pub(super) collect_above: Option<Value>,
     pub(super) collect_to: Option<Value>,
     pub(super) keep_free: Option<Value>,
+    pub(super) verify_every: Option<Value>,
     pub(super) snapshot_every: Option<Value>,
     pub(super) snapshot_keep: Option<Value>,
 }

@@ -202,6 +202,7 @@ fn every_setting_is_used() {
         ("cache.default.trusted_keys", &format!("['{KEY}']")),
         ("cache.default.upstream_keys", "[]"),
         ("cache.default.max_size", "'50G'"),
+        ("cache.default.verify_every", "'never'"),
         ("bake.enabled", "false"),
         ("bake.level", "19"),
         ("bake.max_size", "'50G'"),

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::Outcome;
 use super::check::check_facts;
+use super::nar::NarLimits;
 use super::publish::{Ingest, There};
 use super::refusal::PushError;
 use super::upload::Added;
 use crate::codec::Compression;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
+use crate::nix::store_path::StorePathHash;
 use crate::source::Source;
 use crate::source::cache::Cache;
 
@@ -36,6 +38,18 @@ impl Ingest {
             }
             outcome
         })
+    }
+
+    /// Does something while nobody publishes, heals or collects this path.
+    pub fn alone_with<T>(&self, hash: StorePathHash, work: impl FnOnce() -> T) -> T {
+        let _publishing = self.publishing();
+        let _lock = self.lock(hash);
+        work()
+    }
+
+    /// What reading a NAR of the bank may cost: what lies here was taken once.
+    pub fn limits_of_own(&self) -> NarLimits {
+        self.own_limits()
     }
 
     /// Whether a key that this cache knows signed what is said of a path.

@@ -339,7 +339,7 @@ impl Ingest {
         let mut narinfo = stored.clone();
         narinfo.info.signatures = merged;
         narinfo.info.signatures.truncate(crate::nix::narinfo::MAX_SIGNATURES);
-        Ok(Checked::MoreSignatures(narinfo.to_text(self.store_dir())))
+        Ok(Checked::MoreSignatures(narinfo.to_stored_text(self.store_dir())))
     }
 
     fn check_references(
@@ -398,7 +398,7 @@ impl Ingest {
         };
         Ok(NewPath {
             hash,
-            narinfo: narinfo.to_text(self.store_dir()),
+            narinfo: narinfo.to_stored_text(self.store_dir()),
             nar: (waits, target),
             debug_info: debug_info.unwrap_or_default(),
             replace: replace || replace_nar,

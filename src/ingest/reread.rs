@@ -153,7 +153,7 @@ impl Ingest {
     }
 
     /// What lies here was taken once: its ratio is no reason to doubt it.
-    fn own_limits(&self) -> NarLimits {
+    pub(super) fn own_limits(&self) -> NarLimits {
         NarLimits { max_ratio: u32::MAX, ..self.limits }
     }
 }

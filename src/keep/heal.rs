@@ -117,6 +117,15 @@ impl Healer {
         }
     }
 
+    /// Tries a path now, whenever it was tried last. Says whether nothing is wrong with it any more. Blocks.
+    pub fn heal_now(&self, path: StorePathHash) -> bool {
+        let source = Arc::clone(self.ingest.place().1);
+        match &*source {
+            Source::Bank(bank) => self.heal(bank, path),
+            Source::Store(_) => false,
+        }
+    }
+
     /// Says whether nothing is wrong with the path any more.
     fn heal(&self, bank: &BankSource, path: StorePathHash) -> bool {
         let narinfo = match bank.damage(path) {

@@ -7,4 +7,5 @@ pub mod probe;
 pub mod release;
 pub mod retention;
 pub mod snapshots;
+pub mod verify;
 pub mod watch;

@@ -17,6 +17,7 @@ pub mod agent;
 pub mod collect;
 pub mod pull;
 pub mod tls;
+pub mod verify;
 pub mod zfs;
 
 use std::array;
@@ -31,6 +32,7 @@ use prometheus::{
 use self::collect::CollectMetrics;
 use self::pull::PullMetrics;
 use self::tls::TlsMetrics;
+use self::verify::VerifyMetrics;
 use self::zfs::ZfsMetrics;
 
 /// What a request was for; the label `route`.
@@ -172,6 +174,8 @@ pub struct Metrics {
     pub collect: CollectMetrics,
     /// What was fetched from other caches.
     pub pull: PullMetrics,
+    /// What was verified.
+    pub verify: VerifyMetrics,
 }
 
 const LATENCY_BUCKETS: [f64; 14] =
@@ -317,6 +321,7 @@ impl Metrics {
             tls: TlsMetrics::new(&registry)?,
             collect: CollectMetrics::new(&registry)?,
             pull: PullMetrics::new(&registry)?,
+            verify: VerifyMetrics::new(&registry)?,
             registry,
         })
     }

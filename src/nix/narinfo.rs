@@ -78,7 +78,20 @@ pub enum NarInfoError {
     /// More than the limit.
     #[error("narinfo has more than {1} {0}")]
     TooMany(&'static str, usize),
+    /// Not the text that was stored.
+    #[error("narinfo is not what was stored: it hashes to {computed}, and {stored} stands in it")]
+    Sum {
+        /// What stands in it.
+        stored: String,
+        /// What the lines after that hash to.
+        computed: Sha256,
+    },
 }
+
+/// What the first line of a narinfo of ours on disk begins with: its value is the hash of the lines after it, so that
+/// every bit of it is held against something. Nix passes over what it does not know. (As the last line it could become
+/// a part of the one before it by one wrong bit, and nobody would miss it.)
+const SUM: &str = "SnowbankSum: ";
 
 impl NarInfo {
     /// Reads a narinfo as Nix reads it, but with limits and with no field twice.
@@ -88,6 +101,7 @@ impl NarInfo {
         }
         let text = std::str::from_utf8(text)
             .map_err(|error| NarInfoError::NotText(error.valid_up_to()))?;
+        check_sum(text)?;
         let mut fields = Fields::default();
         for (number, line) in text.split_inclusive('\n').enumerate() {
             let bad = || NarInfoError::Line { line: number + 1, text: shorten(line.trim_end()) };
@@ -141,6 +155,12 @@ impl NarInfo {
         text
     }
 
+    /// The text as it is stored: with a line that says what the others hash to.
+    pub fn to_stored_text(&self, store_dir: &StoreDir) -> String {
+        let text = self.to_text(store_dir);
+        format!("{SUM}{}\n{text}", Sha256::of(text.as_bytes()))
+    }
+
     fn write(&self, text: &mut String, store_dir: &StoreDir) -> fmt::Result {
         let Self { info, url, compression, file_hash, file_size } = self;
         writeln!(text, "StorePath: {store_dir}/{}", info.path)?;
@@ -173,6 +193,35 @@ impl NarInfo {
             writeln!(text, "CA: {ca}")?;
         }
         Ok(())
+    }
+}
+
+/// Whether a text says what it hashes to, so that parsing it has held all of it against that.
+pub fn has_sum(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| sum_of(text).is_some())
+}
+
+/// What the first line says that the others hash to, and these.
+fn sum_of(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(SUM)?.split_once('\n')
+}
+
+fn check_sum(text: &str) -> Result<(), NarInfoError> {
+    if let Some((stored, lines)) = sum_of(text) {
+        let computed = Sha256::of(lines.as_bytes());
+        return match stored == computed.to_string() {
+            true => Ok(()),
+            false => Err(NarInfoError::Sum { stored: shorten(stored), computed }),
+        };
+    }
+    // The sum of the others under another name is ours as well: the name has a wrong bit.
+    let first = text.split_once('\n');
+    let sum = first.and_then(|(first, lines)| Some((first.split_once(": ")?.1, lines)));
+    match sum.filter(|(value, _)| value.starts_with("sha256:")) {
+        Some((value, lines)) if value == Sha256::of(lines.as_bytes()).to_string() => {
+            Err(NarInfoError::Line { line: 1, text: shorten(text) })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -376,6 +425,20 @@ pub(crate) mod tests {
             let dir = StoreDir::default();
             let text = narinfo.to_text(&dir);
             prop_assert_eq!(NarInfo::parse(text.as_bytes(), &dir), Ok(narinfo));
+        }
+
+        #[test]
+        fn a_stored_narinfo_reads_back_and_every_wrong_bit_of_it_is_noticed(
+            narinfo in any_narinfo(),
+            bit: prop::sample::Index,
+        ) {
+            let dir = StoreDir::default();
+            let mut text = narinfo.to_stored_text(&dir).into_bytes();
+            prop_assert!(has_sum(&text));
+            prop_assert_eq!(NarInfo::parse(&text, &dir), Ok(narinfo));
+            let bit = bit.index(text.len() * 8);
+            text[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(NarInfo::parse(&text, &dir).is_err());
         }
 
         #[test]

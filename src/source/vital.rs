@@ -76,7 +76,7 @@ impl Vital {
     }
 
     /// Refuses while nothing can be read.
-    pub(super) fn check(&self) -> Result<(), SourceError> {
+    pub fn check(&self) -> Result<(), SourceError> {
         match self.standing() {
             Standing::Well => Ok(()),
             Standing::Away(why) => Err(SourceError::Unavailable(why.to_string())),

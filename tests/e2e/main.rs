@@ -58,4 +58,5 @@ mod tls_clients;
 mod tls_internal;
 mod tls_overload;
 mod tls_proxies;
+mod verify;
 mod views;

@@ -28,6 +28,7 @@ mod schema;
 mod tests;
 mod tokens;
 mod uses;
+mod verification;
 
 pub use jobs::{Job, JobState};
 pub use names::NarName;
@@ -35,6 +36,7 @@ pub use pins::{Keep, MAX_PIN_NAME, NewRevision, PinRecord, PinRevision, Pinned, 
 pub use pushes::{ConflictRecord, PushRecord};
 pub use tokens::{Revoked, TokenRecord, Tokens};
 pub use uses::Tombstone;
+pub use verification::{FindingRecord, Verification};
 
 /// The directory of the database in the data directory.
 pub const STATE_DIRECTORY: &str = "state";
@@ -181,6 +183,7 @@ impl StateDb {
         let prepared = pushes::prepare(&reader).and_then(|()| tokens::prepare(&reader));
         let prepared = prepared.and_then(|()| pins::prepare(&reader));
         let prepared = prepared.and_then(|()| uses::prepare(&reader));
+        let prepared = prepared.and_then(|()| verification::prepare(&reader));
         prepared.and_then(|()| jobs::prepare(&reader)).map_err(failed)?;
         let Some(inode) = inode(&file) else { return Err(StateError::Replaced(file)) };
         let [writer, reader, watch] = [writer, reader, watch].map(Mutex::new);

@@ -8,7 +8,7 @@ use super::{StateError, error};
 
 /// What leads from each schema to the next, from an empty database on. What stands here was released
 /// and is never changed; a new schema is a new entry.
-pub(super) const SCHEMAS: [&str; 3] = [FIRST, SECOND, THIRD];
+pub(super) const SCHEMAS: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
 
 const FIRST: &str = "
 CREATE TABLE tokens (
@@ -159,6 +159,28 @@ CREATE TABLE jobs (
 
 -- Whether a token may pin.
 ALTER TABLE tokens ADD COLUMN pin INTEGER NOT NULL DEFAULT 0;
+";
+
+const FOURTH: &str = "
+-- How far caches are verified.
+CREATE TABLE verifications (
+    cache TEXT PRIMARY KEY,
+    began INTEGER NOT NULL,
+    position BLOB,            -- 20 bytes: the last path that was
+    paths INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    ended INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- What was found by that, and not mended.
+CREATE TABLE findings (
+    cache TEXT NOT NULL,
+    hash BLOB NOT NULL,       -- 20 bytes
+    kind TEXT NOT NULL,
+    what TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (cache, hash, kind)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the last of `schemas`, in one transaction; refuses a newer one.

@@ -153,6 +153,24 @@ pub fn check(file: &File, limits: &NarLimits) -> Result<Taken, IngestError> {
     keep_if_seekable(Arriving::hashed(read_back(file)), limits, file)
 }
 
+/// Reads a NAR from its first byte to its last, in any form, and writes nothing.
+pub fn survey(
+    input: impl Read,
+    compression: Compression,
+    limits: &NarLimits,
+) -> Result<VerifiedNar, IngestError> {
+    let arriving = match compression {
+        Compression::None => Arriving::plain(input),
+        _ => Arriving::hashed(input),
+    };
+    let mut decoder = decode(arriving, compression, limits)?;
+    let inspected = inspect(&mut decoder, limits.nar, |_| Ok(()))?;
+    let received = decoder.into_inner().facts();
+    let received =
+        received.unwrap_or(FileFacts { hash: inspected.nar_hash, size: inspected.nar_size });
+    Ok(inspected.into_verified(received, received))
+}
+
 /// Reads a file of ours from its beginning, wherever its cursor is; errors are ours and not those of
 /// whoever sent it.
 pub fn read_back(file: &File) -> impl Read + '_ {

@@ -1,0 +1,154 @@
+//! What is interrupted goes on, and a clock that jumps changes nothing of it.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::bank::Bank;
+use crate::codec::seekable::{Encoder, Settings};
+use crate::index::state::StateDb;
+use crate::ingest::nar::NarLimits;
+use crate::metrics::Metrics;
+use crate::nix::cache_info::CacheInfo;
+use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
+use crate::nix::path_info::PathInfo;
+use crate::nix::store_path::{StoreDir, StorePath};
+use crate::sign::KeyRing;
+use crate::source::BankSource;
+
+/// A bank of some paths, all well.
+struct Bed {
+    own: tempfile::TempDir,
+    cache: Cache,
+    source: Arc<Source>,
+    bank: Arc<Bank>,
+    state: StateDb,
+    hashes: Vec<StorePathHash>,
+}
+
+impl Bed {
+    fn new(count: u8) -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let store_dir = StoreDir::default();
+        let info = CacheInfo { store_dir: store_dir.clone(), want_mass_query: true, priority: 30 };
+        let bank = Bank::of_others(own.path().join("bank"), info.clone());
+        std::fs::create_dir_all(bank.root().join("nar")).unwrap();
+        std::fs::write(bank.root().join("nix-cache-info"), info.to_text()).unwrap();
+        let bank = Arc::new(bank);
+        let mut hashes: Vec<_> = (0..count).map(|number| write_path(&bank, number)).collect();
+        hashes.sort_unstable();
+        let source = BankSource::new(Arc::clone(&bank), store_dir);
+        let source = Arc::new(Source::Bank(source));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let sources = vec![Arc::clone(&source)];
+        let cache = Cache::new("a".into(), info, sources, KeyRing::default(), 0, metrics);
+        let state = StateDb::open_or_begin_anew(own.path()).unwrap();
+        Self { own, cache, source, bank, state, hashes }
+    }
+
+    /// Verifies until so many paths were, at `now`; says what came of it, and how many were read.
+    fn run(&self, anew: bool, at_most: u64, now: i64) -> (Verified, u64) {
+        let verifier = Verifier {
+            cache: &self.cache,
+            source: &self.source,
+            ingest: None,
+            measure: Measure {
+                bank: &self.bank,
+                store_dir: &StoreDir::default(),
+                limits: NarLimits::default(),
+                keys: &[],
+                is_here: &|_| true,
+            },
+            state: &self.state,
+            mend: None,
+        };
+        let read = Cell::new(0);
+        let goes_on = |_: &Verified, _: Duration| {
+            read.set(read.get() + 1);
+            read.get() < at_most
+        };
+        (verifier.run(anew, &|| now, &|_| (), &goes_on).unwrap(), read.get())
+    }
+}
+
+fn write_path(bank: &Bank, number: u8) -> StorePathHash {
+    let mut nar = Vec::new();
+    for text in ["nix-archive-1", "(", "type", "regular", "contents", &format!("{number:04}"), ")"]
+    {
+        nar.extend((text.len() as u64).to_le_bytes());
+        nar.extend(text.as_bytes());
+        nar.resize(nar.len().next_multiple_of(8), 0);
+    }
+    let mut encoder = Encoder::new(Vec::new(), Settings::default()).unwrap();
+    encoder.write_all(&nar).unwrap();
+    let file = encoder.finish().unwrap().1;
+    let digits = Sha256::of(&[number]).to_nix32();
+    let path = StorePath::parse(&format!("{}-x", &digits[..32])).unwrap();
+    let info = PathInfo::new(path, Sha256::of(&nar), nar.len() as u64);
+    let name = NarFileName::zstd(info.nar_hash);
+    let hash = info.path.hash();
+    let narinfo = NarInfo {
+        info,
+        url: name.url(),
+        compression: "zstd".into(),
+        file_hash: Some(Sha256::of(&file)),
+        file_size: Some(file.len() as u64),
+    };
+    std::fs::write(bank.root().join(name.url()), file).unwrap();
+    let text = narinfo.to_text(&StoreDir::default());
+    std::fs::write(bank.root().join(format!("{hash}.narinfo")), text).unwrap();
+    hash
+}
+
+#[test]
+fn what_was_interrupted_goes_on_and_reads_no_path_twice() {
+    let bed = Bed::new(10);
+    let (first, read) = bed.run(false, 4, 100);
+    assert_eq!((first.paths, first.total, read, first.has_ended), (4, 10, 4, false));
+    // As another process sees it.
+    let state = StateDb::open_or_begin_anew(bed.own.path()).unwrap();
+    let known = state.verification("a").unwrap().unwrap();
+    assert_eq!((known.position, known.ended), (Some(bed.hashes[3]), None));
+    let (second, read) = bed.run(false, 100, 200);
+    assert_eq!((second.paths, read, second.has_ended), (10, 6, true));
+    let known = state.verification("a").unwrap().unwrap();
+    assert_eq!((known.began, known.paths), (100, 10));
+    assert!(known.ended.is_some_and(|ended| ended >= 200));
+    // What has ended is begun anew.
+    assert_eq!(bed.run(false, 100, 300).1, 10);
+    bed.run(false, 4, 400);
+    assert_eq!(bed.run(true, 100, 500).1, 10, "anew is from the beginning");
+}
+
+#[test]
+fn what_is_found_stays_noted_until_it_is_well_or_gone() {
+    let bed = Bed::new(4);
+    let narinfo = |index: usize| bed.bank.root().join(format!("{}.narinfo", bed.hashes[index]));
+    let wells = [0, 1].map(|index| std::fs::read(narinfo(index)).unwrap());
+    for index in [0, 1] {
+        std::fs::write(narinfo(index), "no narinfo").unwrap();
+    }
+    let (verified, _) = bed.run(false, 100, 100);
+    assert_eq!((verified.found, verified.mended), (2, 0));
+    let noted = |bed: &Bed| {
+        let findings = bed.state.findings("a").unwrap();
+        findings.into_iter().map(|found| (found.hash, found.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(noted(&bed), [0, 1].map(|index| (bed.hashes[index], "narinfo".to_owned())));
+    std::fs::write(narinfo(0), &wells[0]).unwrap();
+    std::fs::remove_file(narinfo(1)).unwrap();
+    bed.run(false, 100, 200);
+    assert_eq!(noted(&bed), []);
+}
+
+#[test]
+fn a_clock_that_went_back_never_ends_before_it_began() {
+    let bed = Bed::new(2);
+    bed.run(false, 1, 1000);
+    bed.run(false, 100, 10);
+    let known = bed.state.verification("a").unwrap().unwrap();
+    assert!(known.ended.is_some_and(|ended| ended >= known.began), "{known:?}");
+}
