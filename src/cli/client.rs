@@ -143,7 +143,7 @@ impl RootsArguments {
     }
 }
 
-fn jobs(text: &str) -> Result<usize, String> {
+pub(super) fn jobs(text: &str) -> Result<usize, String> {
     let allowed = |jobs: &usize| (1..=256).contains(jobs);
     text.parse().ok().filter(allowed).ok_or_else(|| "1 to 256 are expected".into())
 }

@@ -34,6 +34,7 @@ mod rm;
 mod serve;
 mod time;
 mod token;
+mod transfer;
 mod verify;
 mod why;
 mod zfs;
@@ -45,6 +46,9 @@ use crate::auth::token::NoRandom;
 use crate::bank::BankError;
 use crate::client::closure::ClosureError;
 use crate::client::credentials::TokenError;
+use crate::client::export::ExportError;
+use crate::client::import::ImportError;
+use crate::client::origin::OriginError;
 use crate::client::push::PushError;
 use crate::client::remote::RemoteUrlError;
 use crate::config::ConfigError;
@@ -86,6 +90,8 @@ enum Command {
     Token(token::TokenArguments),
     Ca(ca::CaArguments),
     Pin(pin::PinArguments),
+    Import(transfer::ImportArguments),
+    Export(transfer::ExportArguments),
     Gc(gc::GcArguments),
     Verify(verify::VerifyArguments),
     Rm(rm::RmArguments),
@@ -192,6 +198,15 @@ pub enum CommandError {
     /// A cache is not collected.
     #[error(transparent)]
     Collect(#[from] CollectError),
+    /// A binary cache cannot be read.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// Not everything was imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// What was exported is not whole.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A cache is not verified.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -210,6 +225,8 @@ impl CommandError {
             | Self::Usage(_)
             | Self::Address(_)
             | Self::Token(_)
+            | Self::Origin(OriginError::Address(_) | OriginError::NoList(_))
+            | Self::Import(ImportError::Origin(OriginError::NoList(_)))
             | Self::Path(ClosureError::NotThere { .. } | ClosureError::NotInStore { .. }) => 2,
             Self::Format(error) if error.is_refusal() => 2,
             Self::MoveNix(error) if error.is_refusal() => 2,
@@ -220,6 +237,9 @@ impl CommandError {
             | Self::NoRandom(_)
             | Self::State(_)
             | Self::Verify(_)
+            | Self::Origin(_)
+            | Self::Import(_)
+            | Self::Export(_)
             | Self::Bank(_)
             | Self::NotHere(_)
             | Self::Output(_)
@@ -284,6 +304,8 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Token(arguments) => token::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Pin(arguments) => pin::run(&arguments),
+        Command::Import(arguments) => transfer::import(&arguments),
+        Command::Export(arguments) => transfer::export(&arguments),
         Command::Gc(arguments) => gc::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),

@@ -6,14 +6,15 @@
 //! does not matter. Redirects are not followed: a token goes to the server that was named, or nowhere.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use super::credentials::Token;
 use super::identity::{Identity, IdentityError};
@@ -23,6 +24,8 @@ use crate::native::{
     Refusal, Refusals, UploadState,
 };
 use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
+use crate::nix::store_path::StorePathHash;
 use crate::source::upstream::connect::{
     Address, AddressError, AuthoritiesError, Connector, STALL_TIMEOUT,
 };
@@ -256,6 +259,51 @@ impl Remote {
             Ok(_) | Err(RemoteError::Unusable { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Sends a NAR in any compression, as stock Nix does: under the hash of what is sent.
+    pub fn put_nar_of_nix(
+        &self,
+        name: NarFileName,
+        size: Option<u64>,
+        body: &mut dyn Read,
+    ) -> Result<(), RemoteError> {
+        let mut request = Request::builder().method(Method::PUT);
+        request = request.uri(format!("{}/{}", self.base, name.url()));
+        if let Some(size) = size {
+            request = request.header("content-length", size);
+        }
+        self.put(request, SendBody::from_reader(body))
+    }
+
+    /// Sends a narinfo as stock Nix does, whose NAR has come.
+    pub fn put_narinfo_of_nix(&self, hash: StorePathHash, text: &str) -> Result<(), RemoteError> {
+        let request = Request::builder().method(Method::PUT);
+        let request = request.uri(format!("{}/{hash}.narinfo", self.base));
+        let request = request.header("content-length", text.len());
+        self.put(request, SendBody::from_reader(&mut text.as_bytes()))
+    }
+
+    /// The error of whoever cannot go on himself: it is of no use to try again.
+    pub(super) fn given_up(&self) -> RemoteError {
+        self.unusable("there is nothing to send".into())
+    }
+
+    fn put(&self, mut request: Builder, body: SendBody<'_>) -> Result<(), RemoteError> {
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token.bearer().as_str());
+        }
+        let agent = self.agent();
+        let sent = request.body(body).map_err(ureq::Error::from).and_then(|request| {
+            let request = agent.configure_request(request);
+            agent.run(request.timeout_per_read(Some(WORK_TIMEOUT)).build())
+        });
+        let (parts, mut body) = sent.map_err(|error| self.network(&error))?.into_parts();
+        if parts.status.is_success() {
+            return Ok(());
+        }
+        let text = body.with_config().limit(MAX_ANSWER).read_to_vec().unwrap_or_default();
+        Err(self.classify(parts.status, &parts.headers, &text))
     }
 
     /// Makes paths visible.

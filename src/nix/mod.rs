@@ -7,6 +7,7 @@ pub mod build_id;
 pub mod cache_info;
 pub mod content_address;
 pub mod derivation;
+pub mod export;
 pub mod hash;
 pub mod nar;
 pub mod nar_url;

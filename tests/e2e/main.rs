@@ -58,5 +58,6 @@ mod tls_clients;
 mod tls_internal;
 mod tls_overload;
 mod tls_proxies;
+mod transfer;
 mod verify;
 mod views;

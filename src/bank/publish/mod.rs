@@ -32,6 +32,7 @@
 //! else is looked at, so that what is found present may be acknowledged.
 
 pub mod commit;
+pub mod partial;
 pub mod pending;
 pub mod private;
 pub mod removal;

@@ -190,18 +190,22 @@ impl Upstream {
 
     /// Whether it is there, and a cache of this store directory. Blocks.
     pub fn check(&self, store_dir: &StoreDir, within: Duration) -> Result<(), UpstreamError> {
-        let url = format!("{}/{}", self.url(), cache_info::NAME);
-        let wrong = |why: String| UpstreamError::CacheInfo { url: url.clone(), why };
-        let text = self.text(&url, MAX_INFO, Some(within))?;
-        let text = text.ok_or_else(|| wrong("there is none".into()))?;
-        let info = ReadInfo::parse(&String::from_utf8_lossy(&text));
-        let info = info.map_err(|error| wrong(error.to_string()))?;
-        match info.store_dir {
-            Some(theirs) if theirs != store_dir.to_string() => {
-                Err(wrong(format!("it is a cache of {theirs}, and this one is of {store_dir}")))
-            }
+        match self.info(Some(within))?.store_dir {
+            Some(theirs) if theirs != store_dir.to_string() => Err(UpstreamError::CacheInfo {
+                url: self.url().into(),
+                why: format!("it is a cache of {theirs}, and this one is of {store_dir}"),
+            }),
             _ => Ok(()),
         }
+    }
+
+    /// What it says of itself. Blocks.
+    pub fn info(&self, within: Option<Duration>) -> Result<ReadInfo, UpstreamError> {
+        let url = format!("{}/{}", self.url(), cache_info::NAME);
+        let wrong = |why: String| UpstreamError::CacheInfo { url: url.clone(), why };
+        let text = self.text(&url, MAX_INFO, within)?;
+        let text = text.ok_or_else(|| wrong("there is none".into()))?;
+        ReadInfo::parse(&String::from_utf8_lossy(&text)).map_err(|error| wrong(error.to_string()))
     }
 
     /// What a peer has, or what came to it since `known`; `None` where it does not say. Blocks.
