@@ -18,6 +18,7 @@ use crate::ingest::nar::NarLimits;
 use crate::keep::heal::Healer;
 use crate::keep::verify::{Measure, Verified, Verifier, VerifyError};
 use crate::metrics::verify::VerifyMetrics;
+use crate::nix::nar::Limits;
 use crate::nix::store_path::{StorePath, StorePathHash};
 use crate::sign::PublicKey;
 use crate::source::cache::Cache;
@@ -33,6 +34,8 @@ const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// How often whoever asked is told how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+/// What decoding one NAR may take at least, in bytes: more than an upload may by default.
+const DECODER_MEMORY: u64 = 256 << 20;
 /// Caches are due by up to so much of their interval earlier or later, so that not all nodes read at once.
 const SPREAD: f64 = 1.0 / 6.0;
 
@@ -172,7 +175,8 @@ impl Background {
     }
 
     fn is_due(&self, cache: &CacheConfig) -> bool {
-        let Some(every) = cache.verify_every else { return false };
+        let has_bank = cache.sources.contains(&crate::config::Source::Bank);
+        let Some(every) = cache.verify_every.filter(|_| has_bank) else { return false };
         if self.ran.iter().any(|(name, at)| *name == cache.name && at.elapsed() < every / 2) {
             return false;
         }
@@ -324,6 +328,15 @@ fn measure<'a>(
     keys: &'a [PublicKey],
     is_here: &'a dyn Fn(&StorePath) -> bool,
 ) -> Measure<'a> {
+    // A limit that was lowered since makes no damage of what was taken before.
+    let nar = Limits {
+        max_size: i64::MAX.unsigned_abs(),
+        max_entries: u64::MAX,
+        max_depth: Limits::default().max_depth,
+        ..limits.nar
+    };
+    let decoder_memory = limits.decoder_memory.max(DECODER_MEMORY);
+    let limits = NarLimits { nar, decoder_memory, ..limits };
     Measure { bank: bank.bank(), store_dir: bank.store_dir(), limits, keys, is_here }
 }
 
