@@ -25,8 +25,7 @@ const CLOSURE: usize = 10;
 /// How long ago half of the closures came.
 const OLD: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Makes `count` paths in `bank`, and the list of their hashes in `list`: the first of each closure of every second
-/// closure came long ago, with all of that closure.
+/// Makes `count` paths in `bank`. Every second closure came long ago; of the others the hashes are listed in `list`.
 pub(crate) fn make(bank: &Path, list: &Path, count: usize) {
     fs::create_dir_all(bank.join("nar")).unwrap();
     fs::write(bank.join("nix-cache-info"), "StoreDir: /nix/store\nWantMassQuery: 1\n").unwrap();
@@ -56,6 +55,10 @@ fn make_closure(bank: &Path, closure: usize, count: usize) -> Vec<String> {
     for (index, path) in paths.iter().enumerate() {
         let references = &paths[index.saturating_sub(3)..index];
         write_path(bank, path, references, came);
+    }
+    // What is asked for is in use, and would stay.
+    if came.is_some() {
+        return Vec::new();
     }
     paths.iter().map(|path| path.hash().to_string()).collect()
 }

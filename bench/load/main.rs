@@ -17,7 +17,7 @@ use std::{env, fs, net::TcpListener, path::Path};
 const USAGE: &str =
     "load data DIR [little]                the trees that the store paths are made of
 load push-data DIR [little]           the trees of the closure that is pushed
-load bank DIR HASHES COUNT            a cache of so many small paths, half of them old
+load bank DIR HASHES COUNT            a cache of so many small paths, half of them old; lists the others
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
