@@ -65,6 +65,16 @@ pub struct SecretKey {
     key: SigningKey,
 }
 
+/// Whether a signature bears the name of one of `keys`, and is by none of that name.
+pub fn is_forged<'a>(
+    keys: impl Iterator<Item = &'a PublicKey>,
+    text: &str,
+    signature: &Signature,
+) -> bool {
+    let mut same = keys.filter(|key| key.name() == signature.key_name()).peekable();
+    same.peek().is_some() && !same.any(|key| key.verifies(text, signature))
+}
+
 /// What a client needs to trust a [`SecretKey`]: `name:base64` of 32 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {

@@ -276,6 +276,10 @@ impl Rounds {
     }
 
     fn do_job(&mut self, state: &State, job: &Job) {
+        if let Ok(how) = serde_json::from_str(&job.what) {
+            self.to_verify.add(Asked { job: job.clone(), how });
+            return;
+        }
         let db = Arc::clone(&self.db);
         let told = Mutex::new(Instant::now());
         let say = |said: &Said| {
@@ -287,10 +291,6 @@ impl Rounds {
             }
             true
         };
-        if let Ok(how) = serde_json::from_str(&job.what) {
-            self.to_verify.add(Asked { job: job.clone(), how });
-            return;
-        }
         let said = match serde_json::from_str::<What>(&job.what) {
             Ok(what) => self.carry_out(state, &job.cache, &what, &say),
             Err(error) => refused(format!("this server does not know what is asked: {error}")),

@@ -250,7 +250,7 @@ impl Background {
         let keys = keys(config, cache);
         let pulls = self.state.pullers.contains_key(&config.name);
         let is_here = |path: &StorePath| pulls || is_here(cache, path);
-        let limits = ingest.map_or_else(|| limits(&self.config), |ingest| ingest.limits_of_own());
+        let limits = ingest.map_or_else(|| limits(&self.config), |ingest| ingest.own_limits());
         let verifier = Verifier {
             cache,
             source,
@@ -306,7 +306,7 @@ pub fn offline(
     let (cache, source) = (here.cache(), here.source());
     let Source::Bank(bank) = source else { return Ok(Said::default()) };
     let keys = keys(settings, cache);
-    let pulls = !settings.peers.is_empty() || !settings.upstreams.is_empty();
+    let pulls = settings.pulls();
     // The host's own store is not open here.
     let has_store = settings.sources.contains(&crate::config::Source::Store);
     let is_here = |path: &StorePath| pulls || has_store || is_here(cache, path);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::output::table;
-use super::{CommandError, time};
+use super::{CommandError, time, zfs};
 use crate::app::collecting::{self as app, KeptBySnapshot, Offline, Said, What, ask};
 use crate::app::held::held;
 use crate::app::serving::{self, Alone};
@@ -21,6 +21,17 @@ use crate::index::state::StateDb;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// The cache of this name, or all that have a directory.
+pub(super) fn caches<'a>(
+    config: &'a Config,
+    name: Option<&str>,
+) -> Result<Vec<&'a CacheConfig>, CommandError> {
+    match name {
+        Some(name) => Ok(vec![zfs::cache(config, name)?]),
+        None => Ok(config.caches.iter().filter(|cache| cache.directory.exists()).collect()),
+    }
+}
 
 /// What would be done. Nothing is changed, and a server may run.
 pub(super) fn plan(

@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use super::output::{print, table};
 use super::place::PlaceArguments;
-use super::{CommandError, collecting, zfs};
+use super::{CommandError, collecting};
 use crate::app::collecting::{Said, What};
-use crate::config::CacheConfig;
 use crate::index::state::StateDb;
 
 /// Removes what a cache need not keep any more: what its configuration says is too old, or too much, by closures, so
@@ -43,10 +42,7 @@ pub(super) struct GcArguments {
 
 pub(super) fn run(arguments: &GcArguments) -> Result<(), CommandError> {
     let config = arguments.place.load()?;
-    let caches: Vec<&CacheConfig> = match &arguments.cache {
-        Some(name) => vec![zfs::cache(&config, name)?],
-        None => config.caches.iter().filter(|cache| cache.directory.exists()).collect(),
-    };
+    let caches = collecting::caches(&config, arguments.cache.as_deref())?;
     let db = StateDb::open(&config.data_dir)?;
     let mut said = Vec::new();
     for cache in caches {

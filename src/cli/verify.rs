@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::print;
 use super::place::PlaceArguments;
 use super::progress::say;
-use super::{CommandError, collecting, zfs};
+use super::{CommandError, collecting};
 use crate::app::collecting::Offline;
 use crate::app::serving;
 use crate::app::verifying::{How, Said, offline};
@@ -79,10 +79,7 @@ struct Found {
 
 pub(super) fn run(arguments: &VerifyArguments) -> Result<(), CommandError> {
     let config = arguments.place.load()?;
-    let caches: Vec<&CacheConfig> = match &arguments.cache {
-        Some(name) => vec![zfs::cache(&config, name)?],
-        None => config.caches.iter().filter(|cache| cache.directory.exists()).collect(),
-    };
+    let caches = collecting::caches(&config, arguments.cache.as_deref())?;
     let db = StateDb::open(&config.data_dir)?;
     let how = How { repair: arguments.repair, anew: arguments.anew };
     let mut outcomes = Vec::new();

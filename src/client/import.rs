@@ -103,6 +103,9 @@ enum Failure {
     Stopped,
 }
 
+/// What came of a NAR, once something did.
+type Sent = Option<Result<NarInfo, Failure>>;
+
 impl From<UploadError> for Failure {
     fn from(error: UploadError) -> Self {
         match error {
@@ -168,23 +171,20 @@ impl Import<'_> {
         summary: &mut ImportSummary,
     ) -> Result<(), ImportError> {
         let next = AtomicUsize::new(0);
-        let sent: Vec<Mutex<Option<Result<NarInfo, Failure>>>> =
-            batch.iter().map(|_| Mutex::new(None)).collect();
+        let jobs: Vec<(&StorePathHash, Mutex<Sent>)> =
+            batch.iter().map(|hash| (hash, Mutex::new(None))).collect();
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.clamp(1, batch.len()) {
                 scope.spawn(|| {
-                    while let Some(hash) = batch.get(next.fetch_add(1, Ordering::Relaxed))
+                    while let Some((hash, sent)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
                         && !self.stop.is_stopped()
                     {
-                        let result = self.send_nar(*hash);
-                        if let Some(index) = batch.iter().position(|one| one == hash) {
-                            *lock(&sent[index]) = Some(result);
-                        }
+                        *lock(sent) = Some(self.send_nar(**hash));
                     }
                 });
             }
         });
-        for (hash, result) in batch.iter().zip(sent) {
+        for (hash, result) in jobs {
             let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
             let published = match result {
                 Some(Ok(narinfo)) => self.send_narinfo(&narinfo).map(|()| narinfo),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::credentials::Token;
 use super::identity::{Identity, IdentityError};
@@ -289,21 +289,8 @@ impl Remote {
         self.unusable("there is nothing to send".into())
     }
 
-    fn put(&self, mut request: Builder, body: SendBody<'_>) -> Result<(), RemoteError> {
-        if let Some(token) = &self.token {
-            request = request.header("authorization", token.bearer().as_str());
-        }
-        let agent = self.agent();
-        let sent = request.body(body).map_err(ureq::Error::from).and_then(|request| {
-            let request = agent.configure_request(request);
-            agent.run(request.timeout_per_read(Some(WORK_TIMEOUT)).build())
-        });
-        let (parts, mut body) = sent.map_err(|error| self.network(&error))?.into_parts();
-        if parts.status.is_success() {
-            return Ok(());
-        }
-        let text = body.with_config().limit(MAX_ANSWER).read_to_vec().unwrap_or_default();
-        Err(self.classify(parts.status, &parts.headers, &text))
+    fn put(&self, request: Builder, body: SendBody<'_>) -> Result<(), RemoteError> {
+        self.accepted(self.send(request, body, WORK_TIMEOUT)?).map(drop)
     }
 
     /// Makes paths visible.
@@ -335,35 +322,47 @@ impl Remote {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
+        self.understand(match body {
+            Some(body) => self.send(request, body, patience)?,
+            None => self.send(request, (), patience)?,
+        })
+    }
+
+    fn send(
+        &self,
+        mut request: Builder,
+        body: impl AsSendBody,
+        patience: Duration,
+    ) -> Result<Response<Body>, RemoteError> {
         if let Some(token) = &self.token {
             request = request.header("authorization", token.bearer().as_str());
         }
         let agent = self.agent();
-        let response = match body {
-            Some(body) => request.body(body).map_err(ureq::Error::from).and_then(|request| {
-                let request = agent.configure_request(request);
-                agent.run(request.timeout_per_read(Some(patience)).build())
-            }),
-            None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
-                let request = agent.configure_request(request);
-                agent.run(request.timeout_per_read(Some(patience)).build())
-            }),
-        };
-        self.understand(response.map_err(|error| self.network(&error))?)
+        let sent = request.body(body).map_err(ureq::Error::from).and_then(|request| {
+            let request = agent.configure_request(request);
+            agent.run(request.timeout_per_read(Some(patience)).build())
+        });
+        sent.map_err(|error| self.network(&error))
     }
 
     fn understand<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, RemoteError> {
-        let (parts, mut body) = response.into_parts();
-        let limited = body.with_config().limit(MAX_ANSWER);
-        if !parts.status.is_success() {
-            // An error whose body does not come is still that error.
-            let text = limited.read_to_vec().unwrap_or_default();
-            return Err(self.classify(parts.status, &parts.headers, &text));
-        }
-        let text = limited.read_to_vec().map_err(|error| self.network(&error))?;
+        let mut body = self.accepted(response)?;
+        let text = body.with_config().limit(MAX_ANSWER).read_to_vec();
+        let text = text.map_err(|error| self.network(&error))?;
         serde_json::from_slice(&text).map_err(|error| {
             self.unusable(format!("the answer is not Snowbank's ({error}); is the address right?"))
         })
+    }
+
+    /// The body of an answer that is one of success.
+    fn accepted(&self, response: Response<Body>) -> Result<Body, RemoteError> {
+        let (parts, mut body) = response.into_parts();
+        if parts.status.is_success() {
+            return Ok(body);
+        }
+        // An error whose body does not come is still that error.
+        let text = body.with_config().limit(MAX_ANSWER).read_to_vec().unwrap_or_default();
+        Err(self.classify(parts.status, &parts.headers, &text))
     }
 
     /// What a status that is not a success means.

@@ -148,9 +148,14 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
-    /// Whether paths come to its own bank: by pushes, or from others that it asks for what it does not have.
+    /// Whether it asks others for what it does not have.
+    pub fn pulls(&self) -> bool {
+        !self.peers.is_empty() || !self.upstreams.is_empty()
+    }
+
+    /// Whether paths come to its own bank: by pushes, or from others.
     pub fn is_written_to(&self) -> bool {
-        self.push != PushPolicy::None || !self.peers.is_empty() || !self.upstreams.is_empty()
+        self.push != PushPolicy::None || self.pulls()
     }
 
     /// The dataset that the bank of this cache is, where there is one for it.

@@ -6,7 +6,7 @@ use crate::nix::narinfo::NarInfo;
 use crate::nix::path_info::PathInfo;
 use crate::nix::signature::{Signature, fingerprint};
 use crate::nix::store_path::{StoreDir, StorePath};
-use crate::sign::PublicKey;
+use crate::sign::{PublicKey, is_forged};
 
 use super::Accept;
 
@@ -154,10 +154,7 @@ impl Policy {
     ) -> Vec<Signature> {
         let text = fingerprint(store_dir, info);
         let keys = || own.iter().chain(&self.trusted_keys).chain(&self.upstream_keys);
-        let is_believable = |signature: &&Signature| {
-            let mut same = keys().filter(|key| key.name() == signature.key_name()).peekable();
-            same.peek().is_none() || same.any(|key| key.verifies(&text, signature))
-        };
+        let is_believable = |signature: &&Signature| !is_forged(keys(), &text, signature);
         info.signatures.iter().filter(is_believable).cloned().collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::bank::is_out_of_space;
+use crate::bank::{is_out_of_space, is_read_error};
 use crate::codec::CodecError;
 use crate::nix::nar::NarError;
 
@@ -68,6 +68,15 @@ impl IngestError {
         match CodecError::of(&error) {
             Some(error) => Self::Decode(error.clone()),
             None => Self::Read(error),
+        }
+    }
+
+    /// Whether it is of the bytes, and not of writing them or of anything that passes. What the disk does not give back
+    /// is as good as other bytes.
+    pub fn is_of_content(&self) -> bool {
+        match self {
+            Self::Storage(error) => is_read_error(error),
+            _ => matches!(self.class(), Class::TooLarge | Class::Invalid | Class::Unsupported),
         }
     }
 

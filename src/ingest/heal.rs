@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::Outcome;
 use super::check::check_facts;
-use super::nar::NarLimits;
 use super::publish::{Ingest, There};
 use super::refusal::PushError;
 use super::upload::Added;
+use crate::bank::publish::commit::NewPath;
 use crate::codec::Compression;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::path_info::PathInfo;
 use crate::nix::store_path::StorePathHash;
+use crate::sign::PublicKey;
 use crate::source::Source;
 use crate::source::cache::Cache;
 
@@ -47,14 +48,10 @@ impl Ingest {
         work()
     }
 
-    /// What reading a NAR of the bank may cost: what lies here was taken once.
-    pub fn limits_of_own(&self) -> NarLimits {
-        self.own_limits()
-    }
-
-    /// Whether a key that this cache knows signed what is said of a path.
-    pub fn vouches(&self, info: &PathInfo) -> bool {
-        self.policy.vouches(self.store_dir(), info, &self.cache.keys().public())
+    /// Whether a key that this cache knows, or one of `more`, signed what is said of a path.
+    pub fn vouches(&self, info: &PathInfo, more: &[PublicKey]) -> bool {
+        let keys = [&self.cache.keys().public(), more].concat();
+        self.policy.vouches(self.store_dir(), info, &keys)
     }
 
     /// The cache that paths are pushed to, and the one of its sources that is its own bank.
@@ -79,10 +76,16 @@ impl Ingest {
             return Err(PushError::NoNar { path: info.path.clone() });
         };
         check_facts(info, &facts)?;
-        let path = [self.new_path(info.clone(), waits, &facts, true)?];
+        self.commit_one(self.new_path(info.clone(), waits, &facts, true)?)?;
+        Ok(Outcome::Published)
+    }
+
+    /// Makes a path visible that nobody has pushed, whose lock is held.
+    pub(super) fn commit_one(&self, path: NewPath) -> Result<(), PushError> {
+        let path = [path];
         self.rely_on_all_of(&path);
         self.bank.commit(&path).inspect_err(|_| self.forget_placed(&path))?;
         self.published(&path);
-        Ok(Outcome::Published)
+        Ok(())
     }
 }

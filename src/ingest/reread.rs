@@ -8,9 +8,8 @@ use super::nar::{NarLimits, Taken, check, read_back};
 use super::publish::{Fresh, Ingest};
 use super::refusal::PushError;
 use super::upload::{Added, compression_of};
-use super::{Class, IngestError};
+use crate::bank::BankError;
 use crate::bank::publish::pending::Durability;
-use crate::bank::{BankError, is_read_error};
 use crate::codec::Compression;
 use crate::nix::hash::Sha256;
 use crate::nix::nar::Listing;
@@ -66,7 +65,7 @@ impl Ingest {
         let nar = match check(&file, &self.own_limits()) {
             Ok(Taken::Stored(nar)) => nar,
             Ok(Taken::NotSeekable) => return Ok(None),
-            Err(error) if is_of_content(&error) => return Ok(None),
+            Err(error) if error.is_of_content() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let listing = nar.listing.as_ref().map(Listing::to_json);
@@ -99,7 +98,7 @@ impl Ingest {
                 Ok(found.or_else(|| Some((waits, Facts::of(&nar)))))
             }
             Ok(_) => Ok(None),
-            Err(PushError::Nar(error)) if is_of_content(&error) => Ok(None),
+            Err(PushError::Nar(error)) if error.is_of_content() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -120,7 +119,7 @@ impl Ingest {
             match check(file, &limits) {
                 Ok(Taken::Stored(nar)) => return Ok(Examined::Good(Box::new(Facts::of(&nar)))),
                 Ok(Taken::NotSeekable) => {}
-                Err(error) if is_of_content(&error) => return Ok(Examined::Bad),
+                Err(error) if error.is_of_content() => return Ok(Examined::Bad),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -128,7 +127,7 @@ impl Ingest {
         let room = self.quota.reserve();
         match self.store(read_back(file), compression, &limits, &room) {
             Ok((nar, _)) => Ok(Examined::Good(Box::new(Facts::of(&nar)))),
-            Err(PushError::Nar(error)) if is_of_content(&error) => Ok(Examined::Bad),
+            Err(PushError::Nar(error)) if error.is_of_content() => Ok(Examined::Bad),
             Err(error) => Err(error),
         }
     }
@@ -153,16 +152,7 @@ impl Ingest {
     }
 
     /// What lies here was taken once: its ratio is no reason to doubt it.
-    pub(super) fn own_limits(&self) -> NarLimits {
+    pub fn own_limits(&self) -> NarLimits {
         NarLimits { max_ratio: u32::MAX, ..self.limits }
-    }
-}
-
-/// Whether an error is of the bytes, and not of writing them or of anything that passes. What the disk does
-/// not give back is as good as other bytes.
-fn is_of_content(error: &IngestError) -> bool {
-    match error {
-        IngestError::Storage(error) => is_read_error(error),
-        _ => matches!(error.class(), Class::TooLarge | Class::Invalid | Class::Unsupported),
     }
 }

@@ -218,7 +218,7 @@ impl Healer {
         let Some(theirs) = upstream.narinfo(path, self.ingest.store_dir())? else {
             return Ok(None);
         };
-        if known.is_none() && !self.ingest.vouches(&theirs.info) {
+        if known.is_none() && !self.ingest.vouches(&theirs.info, &[]) {
             return Err(Failure::NotVouchedFor);
         }
         let info = the_same(known, &theirs.info)?;

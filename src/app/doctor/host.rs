@@ -8,7 +8,6 @@ use rustix::fs::{Access, access};
 use super::Finding;
 use crate::app::datasets::dataset_of;
 use crate::app::{KEY_DIRECTORY, KEY_FILE};
-
 use crate::bank::Bank;
 use crate::config::{CacheConfig, Config, SigningKey};
 use crate::index::state::{STATE_DIRECTORY, StateDb};

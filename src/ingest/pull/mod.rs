@@ -39,7 +39,6 @@ use crate::metrics::SourceLabel;
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
-use crate::nix::signature::fingerprint;
 use crate::nix::store_path::{StorePath, StorePathHash};
 use crate::source::cache::Answer;
 use crate::source::growing::{GrowingFile, Progress};
@@ -352,7 +351,7 @@ impl Puller {
             let within = rest / left;
             left -= 1;
             match place.narinfo(hash, self.ingest.store_dir(), within) {
-                Ok(Some(theirs)) if self.is_vouched_for(place, &theirs) => {
+                Ok(Some(theirs)) if self.ingest.vouches(&theirs.info, &place.keys) => {
                     let offer = Arc::new(self.offer(theirs, *index));
                     return Remembered { offer: Some(offer), until: Instant::now() + OFFERS_KEPT };
                 }
@@ -384,17 +383,6 @@ impl Puller {
         };
         let answer = Arc::new(cache.answer_with(narinfo, source));
         Offer { answer, kind: self.places[index].kind(), theirs, index }
-    }
-
-    fn is_vouched_for(&self, place: &Place, theirs: &NarInfo) -> bool {
-        if self.ingest.vouches(&theirs.info) {
-            return true;
-        }
-        let text = fingerprint(self.ingest.store_dir(), &theirs.info);
-        let signatures = &theirs.info.signatures;
-        signatures
-            .iter()
-            .any(|signature| place.keys.iter().any(|key| key.verifies(&text, signature)))
     }
 
     /// Whether nobody needs to be asked, or nothing could be kept.

@@ -77,10 +77,7 @@ impl Ingest {
         let info = PathInfo { signatures, ..info.clone() };
         // Its references may be here or not: they come when they are asked for, as it did.
         let checked = self.check_info(&info, waits, &facts, true)?;
-        let path = [self.new_path(checked, waits, &facts, replace)?];
-        self.rely_on_all_of(&path);
-        self.bank.commit(&path).inspect_err(|_| self.forget_placed(&path))?;
-        self.published(&path);
+        self.commit_one(self.new_path(checked, waits, &facts, replace)?)?;
         self.note_push(&info, from);
         Ok(Outcome::Published)
     }

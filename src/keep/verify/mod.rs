@@ -26,6 +26,7 @@ use crate::ingest::Ingest;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::signature::fingerprint;
 use crate::nix::store_path::StorePathHash;
+use crate::sign::is_forged;
 use crate::source::cache::Cache;
 use crate::source::{Source, SourceError};
 
@@ -195,7 +196,10 @@ impl Verifier<'_> {
         let has_forged = looked.findings.iter().any(|finding| finding.kind == Kind::Signature);
         if let Some(narinfo) = looked.narinfo.as_mut().filter(|_| has_forged) {
             let text = fingerprint(self.measure.store_dir, &narinfo.info);
-            narinfo.info.signatures.retain(|signature| !self.measure.is_forged(&text, signature));
+            narinfo
+                .info
+                .signatures
+                .retain(|signature| !is_forged(self.measure.keys.iter(), &text, signature));
             let stored = narinfo.to_stored_text(self.measure.store_dir);
             self.measure.bank.replace_narinfo(hash, &stored)?;
             looked.findings.retain(|finding| finding.kind != Kind::Signature);

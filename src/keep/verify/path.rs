@@ -6,12 +6,11 @@ use super::finding::{Finding, Kind};
 use crate::bank::{Bank, BankError, Object, is_read_error};
 use crate::codec::Compression;
 use crate::ingest::nar::{NarLimits, VerifiedNar, read_back, survey};
-use crate::ingest::{Class, IngestError};
 use crate::nix::nar::Listing;
 use crate::nix::narinfo::{self, NarInfo};
-use crate::nix::signature::{Signature, fingerprint};
+use crate::nix::signature::fingerprint;
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
-use crate::sign::PublicKey;
+use crate::sign::{PublicKey, is_forged};
 
 /// What a path is held against besides its bytes.
 pub struct Measure<'a> {
@@ -92,17 +91,11 @@ impl Measure<'_> {
     fn look_at_signatures(&self, narinfo: &NarInfo, looked: &mut Looked) {
         let text = fingerprint(self.store_dir, &narinfo.info);
         for signature in &narinfo.info.signatures {
-            if self.is_forged(&text, signature) {
+            if is_forged(self.keys.iter(), &text, signature) {
                 let name = signature.key_name();
                 looked.add(Kind::Signature, format!("the signature by {name} is not of this path"));
             }
         }
-    }
-
-    /// Whether a signature bears the name of a key that is known, and is not by it.
-    pub fn is_forged(&self, text: &str, signature: &Signature) -> bool {
-        let mut same = self.keys.iter().filter(|key| key.name() == signature.key_name()).peekable();
-        same.peek().is_some() && !same.any(|key| key.verifies(text, signature))
     }
 
     fn look_at_references(&self, narinfo: &NarInfo, looked: &mut Looked) {
@@ -145,7 +138,7 @@ impl Measure<'_> {
                 compare(narinfo, &nar, looked);
                 Ok(Some(nar))
             }
-            Err(error) if is_of_content(&error) => {
+            Err(error) if error.is_of_content() => {
                 // What it says itself is of uploads.
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 looked.add(Kind::Nar, cause.unwrap_or_else(|| error.to_string()));
@@ -224,13 +217,5 @@ fn is_of_file(error: &BankError) -> bool {
         BankError::Damaged { .. } => true,
         BankError::Io { source, .. } => is_read_error(source),
         _ => false,
-    }
-}
-
-/// Whether an error is of the bytes. What the disk does not give back is as good as other bytes.
-fn is_of_content(error: &IngestError) -> bool {
-    match error {
-        IngestError::Storage(error) => is_read_error(error),
-        _ => matches!(error.class(), Class::TooLarge | Class::Invalid | Class::Unsupported),
     }
 }
