@@ -25,17 +25,19 @@ const CLOSURE: usize = 10;
 /// How long ago half of the closures came.
 const OLD: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Makes `count` paths in `bank`. Every second closure came long ago; of the others the hashes are listed in `list`.
-pub(crate) fn make(bank: &Path, list: &Path, count: usize) {
+/// Makes `count` paths in `bank`, of which the first has the number `first`. Every second closure came long ago; of the
+/// others the hashes are listed in `list`.
+pub(crate) fn make(bank: &Path, list: &Path, count: usize, first: usize) {
     fs::create_dir_all(bank.join("nar")).unwrap();
     fs::write(bank.join("nix-cache-info"), "StoreDir: /nix/store\nWantMassQuery: 1\n").unwrap();
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let closures = count.div_ceil(CLOSURE);
+    let end = first + count;
+    let closures = first / CLOSURE..end.div_ceil(CLOSURE);
     let hashes: Vec<String> = thread::scope(|scope| {
-        let share = |first: usize| {
+        let share = |number: usize| {
+            let mine = closures.clone().skip(number).step_by(threads);
             scope.spawn(move || {
-                let mine = (first..closures).step_by(threads);
-                mine.flat_map(|closure| make_closure(bank, closure, count)).collect::<Vec<_>>()
+                mine.flat_map(|closure| make_closure(bank, closure, end)).collect::<Vec<_>>()
             })
         };
         let shares: Vec<_> = (0..threads).map(share).collect();
@@ -48,9 +50,9 @@ pub(crate) fn make(bank: &Path, list: &Path, count: usize) {
     file.flush().unwrap();
 }
 
-fn make_closure(bank: &Path, closure: usize, count: usize) -> Vec<String> {
+fn make_closure(bank: &Path, closure: usize, end: usize) -> Vec<String> {
     let first = closure * CLOSURE;
-    let paths: Vec<StorePath> = (first..count.min(first + CLOSURE)).map(path).collect();
+    let paths: Vec<StorePath> = (first..end.min(first + CLOSURE)).map(path).collect();
     let came = closure.is_multiple_of(2).then(|| SystemTime::now() - OLD);
     for (index, path) in paths.iter().enumerate() {
         let references = &paths[index.saturating_sub(3)..index];

@@ -141,14 +141,26 @@ impl Spread {
     }
 }
 
-/// Asks for narinfos at random, of which some may be gone, as long as `goes_on` says so.
-pub(crate) fn spread(base: &str, hashes: &[String], goes_on: impl Fn(usize) -> bool) -> Spread {
+/// How often [`spread`] asks: what is measured is not how much the load client leaves of the processor.
+const EVERY: Duration = Duration::from_millis(1);
+
+/// Asks for narinfos here and there, from the `first` on each once until all were, of which some may be gone, as long as
+/// `goes_on` says so.
+pub(crate) fn spread(
+    base: &str,
+    hashes: &[String],
+    first: usize,
+    goes_on: impl Fn(usize) -> bool,
+) -> Spread {
+    // A prime, so that all come before any comes again.
+    const STEP: usize = 2_654_435_761;
     let mut connection = Connection::open(base);
-    let (mut times, mut found, mut state) = (Vec::new(), 0, 0x9E37_79B9_7F4A_7C15_u64);
+    let (mut times, mut found) = (Vec::new(), 0);
+    let began = Instant::now();
     while goes_on(times.len()) {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let chosen = usize::try_from(state >> 33).unwrap() % hashes.len();
+        let due = began + EVERY * u32::try_from(times.len()).unwrap();
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let chosen = (first + times.len()) % hashes.len() * STEP % hashes.len();
         let start = Instant::now();
         let answer = connection.ask(&format!("{}.narinfo", hashes[chosen]), "");
         connection.skip(answer.length);

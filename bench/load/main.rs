@@ -17,13 +17,14 @@ use std::{env, fs, net::TcpListener, path::Path};
 const USAGE: &str =
     "load data DIR [little]                the trees that the store paths are made of
 load push-data DIR [little]           the trees of the closure that is pushed
-load bank DIR HASHES COUNT            a cache of so many small paths, half of them old; lists the others
+load bank DIR HASHES COUNT [FIRST]    a cache of so many small paths, half of them old; lists the others
 load ports COUNT                      free ports on loopback
 load urls BASE HASHES                 the NAR URL of each path, from its narinfo
 load wait-baked BASE HASHES           until every narinfo says zstd
 load latency BASE HASHES COUNT        microseconds of one narinfo, one after the other: median
-load spread BASE HASHES COUNT         microseconds of narinfos taken at random: median, 99th of 100, and the answers
-load spread-until FILE BASE HASHES    the same, until FILE is there
+load spread BASE HASHES COUNT         microseconds of narinfos taken here and there, a thousand a second, each once:
+                                      median, 99th of 100, how many were there, and how many were asked for
+load spread-until FILE BASE HASHES FIRST   the same, until FILE is there, after the first so many
 load nars BASE URLS CONNECTIONS [TIMES]   seconds and bytes of fetching all
 load range BASE URL                   milliseconds of 64 KiB at the start and at the end: medians
 load cpu PID                          CPU seconds of a process and its children so far
@@ -44,7 +45,10 @@ fn main() {
         ["push-data", directory] => data::make_push(Path::new(directory), false),
         ["push-data", directory, "little"] => data::make_push(Path::new(directory), true),
         ["bank", directory, hashes, count] => {
-            bank::make(Path::new(directory), Path::new(hashes), number(count));
+            bank::make(Path::new(directory), Path::new(hashes), number(count), 0);
+        }
+        ["bank", directory, hashes, count, first] => {
+            bank::make(Path::new(directory), Path::new(hashes), number(count), number(first));
         }
         ["ports", count] => println!("{}", ports(number(count)).join(" ")),
         ["urls", base, hashes] => {
@@ -58,10 +62,11 @@ fn main() {
         }
         ["spread", base, hashes, count] => {
             let count = number(count);
-            client::spread(base, &lines(hashes), |asked| asked < count).print();
+            client::spread(base, &lines(hashes), 0, |asked| asked < count).print();
         }
-        ["spread-until", file, base, hashes] => {
-            client::spread(base, &lines(hashes), |_| !Path::new(file).exists()).print();
+        ["spread-until", file, base, hashes, first] => {
+            let goes_on = |_| !Path::new(file).exists();
+            client::spread(base, &lines(hashes), number(first), goes_on).print();
         }
         ["nars", base, urls, connections] => nars(base, urls, connections, "1"),
         ["nars", base, urls, connections, times] => nars(base, urls, connections, times),

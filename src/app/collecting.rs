@@ -16,6 +16,7 @@ use crate::config::{CacheConfig, Config};
 use crate::http::state::State;
 use crate::index::places::KnownPlaces;
 use crate::index::state::{Job, StateDb, StateError};
+use crate::index::uses::BATCHES;
 use crate::ingest::Expiry;
 use crate::keep::collect::policy::Policy;
 use crate::keep::collect::select::Named;
@@ -23,6 +24,7 @@ use crate::keep::collect::{CollectError, Collected, Collector, Plan};
 use crate::metrics::Metrics;
 use crate::nix::store_path::{StoreDir, StorePathHash};
 use crate::sign::KeyRing;
+use crate::source::behind::behind_requests;
 use crate::source::cache::Cache;
 use crate::source::{BankSource, Source};
 
@@ -243,14 +245,16 @@ impl Rounds {
     fn keep_uses(&mut self, state: &State) {
         self.kept = Instant::now();
         for (name, cache) in &state.caches {
-            let batch = cache.uses().batch();
-            if batch.is_empty() {
-                continue;
-            }
-            match self.db.keep_uses(name, &batch) {
-                Ok(()) => cache.uses().forget(&batch),
-                Err(error) => {
-                    tracing::warn!(cache = name, "what was asked for is not kept yet: {error}");
+            for number in 0..BATCHES {
+                let batch = cache.uses().batch(number);
+                if batch.is_empty() {
+                    continue;
+                }
+                match self.db.keep_uses(name, &batch) {
+                    Ok(()) => cache.uses().forget(number, &batch),
+                    Err(error) => {
+                        tracing::warn!(cache = name, "what was asked for is not kept yet: {error}");
+                    }
                 }
             }
         }
@@ -305,7 +309,7 @@ impl Rounds {
         state: &State,
         name: &str,
         what: &What,
-        say: &dyn Fn(&Said) -> bool,
+        say: &(dyn Fn(&Said) -> bool + Sync),
     ) -> Said {
         // What was asked for until now counts.
         self.keep_uses(state);
@@ -329,9 +333,10 @@ impl Rounds {
         let Source::Bank(bank) = &**source else { return refused("it is no bank".into()) };
         let ingest = state.ingests.get(name).map(|ingest| &**ingest);
         let collector = Collector { cache, source, bank: bank.bank(), ingest, state: &self.db };
-        let goes_on = |said: &Said| !self.stops.load(Ordering::Acquire) && say(said);
+        let (policy, stops) = (schedule.policy, &self.stops);
+        let goes_on = |said: &Said| !stops.load(Ordering::Acquire) && say(said);
         let now = Timestamp::now().as_second();
-        match carry_out(&collector, what, &schedule.policy, now, &goes_on) {
+        match behind_requests(|| carry_out(&collector, what, &policy, now, &goes_on)) {
             Ok(said) => {
                 let Said { removed, bytes, strays, failed, .. } = said;
                 tracing::info!(cache = name, removed, bytes, strays, failed, "collected");

@@ -199,7 +199,7 @@ async fn keep_looking(state: &Arc<State>) {
                 cache.close_files();
                 if cache.look().is_ok() {
                     cache.scan();
-                    while cache.learn_some() {}
+                    cache.learn();
                 }
             }
         });

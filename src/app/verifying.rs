@@ -1,7 +1,7 @@
 //! Has caches verified: in the background, at idle priority, and whenever the command line asks.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::collecting::Offline;
 use super::healing;
 use crate::config::{CacheConfig, Config};
 use crate::http::state::State;
-use crate::index::state::{Job, StateDb};
+use crate::index::state::{Job, StateDb, Verification};
 use crate::ingest::nar::NarLimits;
 use crate::keep::heal::Healer;
 use crate::keep::verify::{Measure, Verified, Verifier, VerifyError};
@@ -32,6 +32,8 @@ const FIRST_AFTER: Duration = Duration::from_secs(3600);
 const REST: u32 = 4;
 /// But no longer than this at a time.
 const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How long after a failure it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// How often whoever asked is told how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 /// What decoding one NAR may take at least, in bytes: more than an upload may by default.
@@ -58,7 +60,7 @@ pub struct Said {
 
 impl From<Verified> for Said {
     fn from(verified: Verified) -> Self {
-        let Verified { total, paths, bytes, found, mended, has_ended } = verified;
+        let Verified { total, paths, bytes, found, mended, has_ended, .. } = verified;
         let error = (!has_ended).then(|| "it was interrupted: ask again, and it goes on".into());
         Self { total, paths, bytes, found, mended, error }
     }
@@ -135,7 +137,8 @@ pub(super) async fn keep_verifying(config: &Config, state: &Arc<State>, waiting:
     let thread = std::thread::Builder::new().name("verify".into()).spawn(move || {
         // Behind everything else. Where the system refuses, it is merely not behind.
         let _ = rustix::process::nice(19);
-        Background { config, state, db, waiting, started: Instant::now(), ran: Vec::new() }.work();
+        let (started, not_before) = (Instant::now(), BTreeMap::new());
+        Background { config, state, db, waiting, started, not_before }.work();
     });
     if let Err(error) = thread {
         tracing::error!("nothing is verified: {error}");
@@ -158,12 +161,13 @@ struct Background {
     db: Arc<StateDb>,
     waiting: Arc<Waiting>,
     started: Instant,
-    /// When this process ended verifying a cache: a clock that jumps makes none due again at once.
-    ran: Vec<(String, Instant)>,
+    /// Before when this process does not verify a cache again, whatever the clock says.
+    not_before: BTreeMap<String, Instant>,
 }
 
 impl Background {
     fn work(&mut self) {
+        self.say_what_is_known();
         while !self.waiting.stops() {
             if let Some(asked) = self.waiting.take(LOOK_EVERY) {
                 self.answer(&asked);
@@ -174,17 +178,35 @@ impl Background {
         }
     }
 
+    /// Metrics of what earlier processes found.
+    fn say_what_is_known(&self) {
+        for name in self.state.caches.keys() {
+            self.count_open(name);
+            if let Ok(Some(Verification { ended: Some(ended), .. })) = self.db.verification(name) {
+                self.state.metrics.verify.ended(name, ended);
+            }
+        }
+    }
+
+    fn count_open(&self, cache: &str) {
+        // Whoever asks for them hears what is wrong with the database.
+        if let Ok(findings) = self.db.findings(cache) {
+            let mut paths: Vec<StorePathHash> = findings.iter().map(|found| found.hash).collect();
+            paths.dedup();
+            self.state.metrics.verify.open(cache, paths.len());
+        }
+    }
+
     fn is_due(&self, cache: &CacheConfig) -> bool {
         let has_bank = cache.sources.contains(&crate::config::Source::Bank);
         let Some(every) = cache.verify_every.filter(|_| has_bank) else { return false };
-        if self.ran.iter().any(|(name, at)| *name == cache.name && at.elapsed() < every / 2) {
+        if self.not_before.get(&cache.name).is_some_and(|time| Instant::now() < *time) {
             return false;
         }
         match self.db.verification(&cache.name) {
             Ok(None) => self.started.elapsed() >= every.min(FIRST_AFTER),
             Ok(Some(known)) => known.ended.is_none_or(|ended| {
-                let ago = now().saturating_sub(ended);
-                ago as f64 >= every.as_secs_f64() * (1.0 + SPREAD * spread(&cache.name))
+                is_long_ago(ended, now(), every.mul_f64(1.0 + SPREAD * spread(&cache.name)))
             }),
             // It is tried again, and the log says so when it is.
             Err(_) => false,
@@ -196,15 +218,19 @@ impl Background {
             self.waiting.wait((took * REST).min(LONGEST_REST));
             !self.waiting.stops() && self.waiting.is_empty()
         };
-        match self.verify(cache, How { repair: true, anew: false }, &goes_on) {
+        let every = cache.verify_every.unwrap_or_default();
+        let rest = match self.verify(cache, How { repair: true, anew: false }, &goes_on) {
             Ok(Verified { has_ended: false, .. }) => return,
             Ok(Verified { paths, bytes, found, mended, .. }) => {
                 tracing::info!(cache = cache.name, paths, bytes, found, mended, "verified");
+                every / 2
             }
-            Err(error) => tracing::warn!(cache = cache.name, "not verified: {error}"),
-        }
-        self.ran.retain(|(name, _)| *name != cache.name);
-        self.ran.push((cache.name.clone(), Instant::now()));
+            Err(error) => {
+                tracing::warn!(cache = cache.name, "not verified, and tried again: {error}");
+                AGAIN_AFTER.min(every / 2)
+            }
+        };
+        self.not_before.insert(cache.name.clone(), Instant::now() + rest);
     }
 
     fn answer(&self, asked: &Asked) {
@@ -242,8 +268,10 @@ impl Background {
     ) -> Result<Verified, VerifyError> {
         let own = self.state.caches.get(&config.name);
         let own = own.and_then(|cache| Some((cache, cache.own_bank()?)));
-        let Some((cache, source)) = own else { return Ok(Verified::default()) };
-        let Source::Bank(bank) = &**source else { return Ok(Verified::default()) };
+        // Without a bank of its own there is nothing to verify.
+        let nothing = Verified { has_ended: true, ..Verified::default() };
+        let Some((cache, source)) = own else { return Ok(nothing) };
+        let Source::Bank(bank) = &**source else { return Ok(nothing) };
         let ingest = self.state.ingests.get(&config.name).map(|ingest| &**ingest);
         let healer = healing::healer(config, &self.state);
         let mend = |hash| healer.as_ref().is_some_and(|healer: &Healer| healer.heal_now(hash));
@@ -261,11 +289,7 @@ impl Background {
         };
         let metrics = &self.state.metrics.verify;
         let verified = counted(&verifier, metrics, anew, goes_on);
-        if let Ok(findings) = self.db.findings(&config.name) {
-            let mut paths: Vec<StorePathHash> = findings.iter().map(|found| found.hash).collect();
-            paths.dedup();
-            metrics.open(&config.name, paths.len());
-        }
+        self.count_open(&config.name);
         verified
     }
 }
@@ -277,15 +301,12 @@ fn counted(
     goes_on: &dyn Fn(&Verified, Duration) -> bool,
 ) -> Result<Verified, VerifyError> {
     let name = &verifier.cache.name;
-    let bytes = Cell::new(None);
     let each = |findings: &[crate::keep::verify::Finding]| match findings {
         [] => metrics.mended(name),
         _ => findings.iter().for_each(|finding| metrics.found(name, finding.kind.label())),
     };
     let count = |verified: &Verified, took| {
-        // What an earlier run read was counted by it.
-        let before = bytes.replace(Some(verified.bytes)).unwrap_or(verified.bytes);
-        metrics.path(name, verified.bytes - before);
+        metrics.path(name, verified.bytes_of_last);
         goes_on(verified, took)
     };
     let verified = verifier.run(anew, &now, &each, &count)?;
@@ -305,7 +326,13 @@ pub fn offline(
 ) -> Result<Said, VerifyError> {
     let (cache, source) = (here.cache(), here.source());
     let Source::Bank(bank) = source else { return Ok(Said::default()) };
-    let keys = keys(settings, cache);
+    let mut keys = keys(settings, cache);
+    match super::load_keys(settings, &config.data_dir) {
+        Ok(own) => keys.extend(own.public()),
+        Err(error) => {
+            tracing::warn!("signatures by the cache's own keys are not verified: {error}")
+        }
+    }
     let pulls = settings.pulls();
     // The host's own store is not open here.
     let has_store = settings.sources.contains(&crate::config::Source::Store);
@@ -363,6 +390,12 @@ fn is_here(cache: &Cache, path: &StorePath) -> bool {
     })
 }
 
+/// Whether something was longer ago than `every`. What is noted with a time to come was noted by a clock that was
+/// wrong, nobody knows when.
+fn is_long_ago(at: i64, now: i64, every: Duration) -> bool {
+    u64::try_from(now.saturating_sub(at)).map_or(true, |ago| ago >= every.as_secs())
+}
+
 /// In seconds since 1970.
 fn now() -> i64 {
     Timestamp::now().as_second()
@@ -378,4 +411,19 @@ fn spread(cache: &str) -> f64 {
 /// Numbers and a text: there is nothing in it that JSON cannot hold.
 fn to_json(said: &Said) -> String {
     serde_json::to_string(said).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_verified_at_a_time_to_come_is_verified_again() {
+        let day = Duration::from_secs(24 * 3600);
+        assert!(!is_long_ago(1_000_000, 1_000_000, day));
+        assert!(!is_long_ago(1_000_000, 1_086_399, day));
+        assert!(is_long_ago(1_000_000, 1_086_400, day));
+        assert!(is_long_ago(1_000_001, 1_000_000, day));
+        assert!(is_long_ago(i64::MAX, i64::MIN, day) && is_long_ago(i64::MIN, i64::MAX, day));
+    }
 }

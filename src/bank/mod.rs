@@ -20,7 +20,7 @@ mod snapshot;
 pub mod stamp;
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -39,6 +39,9 @@ use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
 
 pub use opening::{Mounting, is_mount_point};
 pub use stamp::Stamp;
+
+/// Where debug information lies in a bank, as Nix names it.
+pub(in crate::bank) const DEBUG_INFO: &str = "debuginfo";
 
 /// The largest of the small objects (narinfo, listing, realisation) that is read into memory.
 pub const MAX_SMALL_OBJECT: u64 = 64 * 1024 * 1024;
@@ -242,9 +245,27 @@ impl Bank {
         self.read_small(&self.root.join(narinfo_file_name(hash)))
     }
 
+    /// The same, and what its file is.
+    pub fn look_at_narinfo(
+        &self,
+        hash: StorePathHash,
+    ) -> Result<Option<(Vec<u8>, Metadata)>, BankError> {
+        read_and_look(&self.root.join(narinfo_file_name(hash)))
+    }
+
     /// A NAR's file, with its size in bytes; `None` where there is none.
     pub fn open_nar(&self, name: NarFileName) -> Result<Option<(File, u64)>, BankError> {
         self.open_regular(&self.root.join("nar").join(name.file_name()))
+    }
+
+    /// Whether there is debug information in it.
+    pub fn has_debug_info(&self) -> bool {
+        let found = std::fs::read_dir(self.root.join(DEBUG_INFO));
+        // Where it cannot be read, there may be some.
+        found.map_or_else(
+            |error| error.kind() != io::ErrorKind::NotFound,
+            |mut entries| entries.next().is_some(),
+        )
     }
 
     /// Another object's file, with its name in the bank; `None` where there is none.
@@ -268,17 +289,7 @@ impl Bank {
     }
 
     pub(in crate::bank) fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, BankError> {
-        let Some((file, size)) = self.open_regular(path)? else { return Ok(None) };
-        if size > MAX_SMALL_OBJECT {
-            return Err(BankError::Damaged { path: path.into(), what: "larger than it can be" });
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        fault::reading(&file, 0..size)
-            .map_err(|source| BankError::Io { path: path.into(), source })?;
-        file.take(MAX_SMALL_OBJECT)
-            .read_to_end(&mut bytes)
-            .map_err(|source| BankError::Io { path: path.into(), source })?;
-        Ok(Some(bytes))
+        Ok(read_and_look(path)?.map(|(bytes, _)| bytes))
     }
 
     pub(in crate::bank) fn open_regular(
@@ -295,7 +306,7 @@ pub fn bytes_on_disk(path: &Path) -> u64 {
 }
 
 /// The same of a file that was looked at already.
-pub fn blocks_of(file: &std::fs::Metadata) -> u64 {
+pub fn blocks_of(file: &Metadata) -> u64 {
     // By stat(2), of 512 bytes whatever the file system's own blocks are.
     file.blocks() * 512
 }
@@ -303,6 +314,11 @@ pub fn blocks_of(file: &std::fs::Metadata) -> u64 {
 /// Opens a regular file for reading without following a link at its name; `None` where there is
 /// none.
 pub fn open_regular(path: &Path) -> Result<Option<(File, u64)>, BankError> {
+    Ok(open_and_look(path)?.map(|(file, found)| (file, found.len())))
+}
+
+/// The same, with all that its inode says.
+fn open_and_look(path: &Path) -> Result<Option<(File, Metadata)>, BankError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => File::from(descriptor),
@@ -316,7 +332,21 @@ pub fn open_regular(path: &Path) -> Result<Option<(File, u64)>, BankError> {
     if !metadata.is_file() {
         return Err(BankError::Damaged { path: path.into(), what: "not a regular file" });
     }
-    Ok(Some((file, metadata.len())))
+    Ok(Some((file, metadata)))
+}
+
+/// Reads a small file whole; `None` where there is none.
+fn read_and_look(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, BankError> {
+    let Some((file, metadata)) = open_and_look(path)? else { return Ok(None) };
+    let size = metadata.len();
+    if size > MAX_SMALL_OBJECT {
+        return Err(BankError::Damaged { path: path.into(), what: "larger than it can be" });
+    }
+    let io = |source| BankError::Io { path: path.into(), source };
+    fault::reading(&file, 0..size).map_err(io)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(MAX_SMALL_OBJECT).read_to_end(&mut bytes).map_err(io)?;
+    Ok(Some((bytes, metadata)))
 }
 
 /// The name of a path's narinfo in a bank.
@@ -343,7 +373,7 @@ impl Object {
             }
             // Nix before 2.36 writes the name without its ending.
             Self::DebugInfo(id) => {
-                vec![format!("debuginfo/{id}.debug"), format!("debuginfo/{id}")]
+                vec![format!("{DEBUG_INFO}/{id}.debug"), format!("{DEBUG_INFO}/{id}")]
             }
         }
     }

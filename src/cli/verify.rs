@@ -21,6 +21,8 @@ use crate::nix::store_path::StorePathHash;
 
 /// How many of the paths that refer to a damaged one are named.
 const SHOWN: usize = 10;
+/// The same in JSON, which also says how many there are.
+const LISTED: usize = 1000;
 /// Each time that so many bytes were read, a line says how far it is.
 const SAY_EVERY: u64 = 10 << 30;
 
@@ -159,11 +161,12 @@ fn found(cache: &CacheConfig, db: &StateDb) -> Result<Vec<Found>, CommandError> 
 fn describe(outcomes: &[Outcome<'_>]) -> String {
     let finding = |found: &Found| {
         let what = found.what.iter().map(|one| json!({ "kind": one.kind, "what": one.what }));
-        let referrers = found.referrers.iter().map(ToString::to_string);
+        let referrers = found.referrers.iter().take(LISTED).map(ToString::to_string);
         json!({
             "path": found.hash.to_string(),
             "what": what.collect::<Vec<_>>(),
             "referrers": referrers.collect::<Vec<_>>(),
+            "referrer_count": found.referrers.len(),
         })
     };
     let outcome = |outcome: &Outcome<'_>| {

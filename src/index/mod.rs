@@ -2,6 +2,7 @@
 //! tokens, and who pushed what.
 
 pub mod holdings;
+pub mod path_set;
 pub mod places;
 pub mod presence;
 pub mod state;

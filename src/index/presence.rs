@@ -5,11 +5,12 @@
 //! and a new scan is due. So a miss costs no I/O where nothing changes, and a path that came or
 //! went a moment ago is answered rightly all the same.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::path_set::PathSet;
 use crate::nix::hash::Sha256;
 use crate::nix::store_path::StorePathHash;
 
@@ -34,7 +35,7 @@ pub struct Presence {
 #[derive(Default, Debug)]
 pub struct Known {
     /// Every path.
-    pub paths: HashSet<StorePathHash>,
+    pub paths: PathSet,
     /// Which path has the NAR of a hash, where the scan could tell; one where several have it.
     pub nars: HashMap<Sha256, StorePathHash>,
 }
@@ -42,7 +43,7 @@ pub struct Known {
 impl Presence {
     /// Whether the source has the path; `None` where the truth must be asked.
     pub fn contains(&self, hash: StorePathHash) -> Option<bool> {
-        self.is_exact().then(|| self.known().paths.contains(&hash))
+        self.is_exact().then(|| self.known().paths.contains(hash))
     }
 
     /// Which path had the NAR of this hash at the last scan.
@@ -137,7 +138,8 @@ mod tests {
     }
 
     fn known(numbers: &[u8]) -> Known {
-        Known { paths: numbers.iter().map(|number| hash(*number)).collect(), ..Known::default() }
+        let paths: Vec<_> = numbers.iter().map(|number| hash(*number)).collect();
+        Known { paths: paths.into(), ..Known::default() }
     }
 
     #[test]

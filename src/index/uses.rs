@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::nix::store_path::StorePathHash;
 
 const SHARDS: usize = 64;
+/// In so many batches all that is remembered is written, so that the writing takes little memory.
+pub const BATCHES: usize = 8;
 /// Paths that are remembered in a shard between two batches; all shards together a million.
 const MAX_IN_A_SHARD: usize = 1 << 14;
 
@@ -34,15 +36,15 @@ impl Use {
 /// What was asked for since the last batch was taken.
 pub struct Uses {
     shards: Vec<Mutex<HashMap<StorePathHash, Use>>>,
-    /// Whether something was asked for that is not remembered.
-    has_missed: AtomicBool,
+    /// By batch: whether something was asked for that is not remembered.
+    has_missed: [AtomicBool; BATCHES],
 }
 
 impl Default for Uses {
     fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            has_missed: AtomicBool::new(false),
+            has_missed: Default::default(),
         }
     }
 }
@@ -52,7 +54,7 @@ impl Uses {
     pub fn note(&self, hash: StorePathHash, now: i64) {
         let mut shard = self.shard(hash);
         if shard.len() >= MAX_IN_A_SHARD && !shard.contains_key(&hash) {
-            self.has_missed.store(true, Ordering::Release);
+            self.has_missed[number(hash) % BATCHES].store(true, Ordering::Release);
             return;
         }
         let kept = shard.entry(hash).or_default();
@@ -66,14 +68,15 @@ impl Uses {
 
     /// Whether more was asked for since the last batch than is remembered, so that nothing may be taken for unused.
     pub fn has_missed(&self) -> bool {
-        self.has_missed.load(Ordering::Acquire)
+        self.has_missed.iter().any(|missed| missed.load(Ordering::Acquire))
     }
 
-    /// All that is remembered, for the database. It stays here, too, until [`Self::forget`] is told that it is
-    /// kept there.
-    pub fn batch(&self) -> Vec<(StorePathHash, Use)> {
+    /// What is remembered in a batch, of [`BATCHES`], for the database. It stays here, too, until [`Self::forget`]
+    /// is told that it is kept there.
+    pub fn batch(&self, batch: usize) -> Vec<(StorePathHash, Use)> {
+        let shards = self.shards.iter().skip(batch).step_by(BATCHES);
         let mut batch = Vec::new();
-        for shard in &self.shards {
+        for shard in shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             batch.extend(shard.iter().map(|(hash, used)| (*hash, *used)));
         }
@@ -81,8 +84,8 @@ impl Uses {
     }
 
     /// Lets go of a batch, but for what was asked for again since it was taken, of which only that is left.
-    pub fn forget(&self, batch: &[(StorePathHash, Use)]) {
-        for (hash, kept) in batch {
+    pub fn forget(&self, batch: usize, kept: &[(StorePathHash, Use)]) {
+        for (hash, kept) in kept {
             let mut shard = self.shard(*hash);
             if let Some(now) = shard.get_mut(hash) {
                 now.count = now.count.saturating_sub(kept.count);
@@ -91,13 +94,17 @@ impl Uses {
                 }
             }
         }
-        self.has_missed.store(false, Ordering::Release);
+        self.has_missed[batch].store(false, Ordering::Release);
     }
 
     fn shard(&self, hash: StorePathHash) -> MutexGuard<'_, HashMap<StorePathHash, Use>> {
-        let shard = usize::from(hash.as_bytes()[0]) % SHARDS;
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[number(hash)].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of the shard that a path is in.
+fn number(hash: StorePathHash) -> usize {
+    usize::from(hash.as_bytes()[0]) % SHARDS
 }
 
 #[cfg(test)]
@@ -118,14 +125,16 @@ mod tests {
         }
         assert_eq!(uses.of(hash(1)), Some(Use { last: 7, count: 3 }));
         assert_eq!(uses.of(hash(2)), None);
-        let batch = uses.batch();
+        // All of them in one batch, and nothing in the others.
+        assert_eq!(uses.batch(1), []);
+        let batch = uses.batch(0);
         uses.note(hash(1), 9);
         uses.note(hash(2), 9);
-        uses.forget(&batch);
+        uses.forget(0, &batch);
         assert_eq!(uses.of(hash(1)), Some(Use { last: 9, count: 1 }), "what came in between stays");
-        let batch = uses.batch();
-        uses.forget(&batch);
-        assert_eq!(uses.batch(), []);
+        let batch = uses.batch(0);
+        uses.forget(0, &batch);
+        assert_eq!(uses.batch(0), []);
     }
 
     #[test]
@@ -140,7 +149,9 @@ mod tests {
         assert!(uses.has_missed());
         uses.note(one_shard(0), 2);
         assert_eq!(uses.of(one_shard(0)), Some(Use { last: 2, count: 2 }));
-        uses.forget(&uses.batch());
+        uses.forget(1, &uses.batch(1));
+        assert!(uses.has_missed());
+        uses.forget(0, &uses.batch(0));
         assert!(!uses.has_missed());
     }
 }

@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::behind::behind_requests;
 use super::names::Names;
 use super::quarantine::Quarantine;
 use super::stored_file::StoredFile;
@@ -65,6 +66,9 @@ impl Seen {
     }
 }
 
+/// Names looked up, or forgotten, in one go: a tenth of a millisecond's worth, for which a request may wait.
+const LOOKED_UP_AT_ONCE: usize = 1000;
+const FORGOTTEN_AT_ONCE: usize = 100;
 /// Narinfos read in one go, so that a start with a million of them serves meanwhile.
 const READ_AT_ONCE: usize = 10_000;
 
@@ -237,16 +241,23 @@ impl BankSource {
 
     pub(super) fn scan_if_due(&self) -> Result<(), SourceError> {
         let Some(scan) = self.presence.begin_scan() else { return Ok(()) };
-        let mut known = Known::default();
-        if self.is_there() {
-            let each = |hash| {
-                known.paths.insert(hash);
-            };
-            self.bank.scan(each).map_err(unavailable)?;
-        }
+        let read = || {
+            let mut paths = Vec::new();
+            if self.is_there() {
+                self.bank.scan(|hash| paths.push(hash)).map_err(unavailable)?;
+            }
+            Ok(Known { paths: paths.into(), ..Known::default() })
+        };
+        // Before the first one there is nobody to serve.
+        let known = if self.presence.was_scanned() { behind_requests(read) } else { read() }?;
         scan.finish(known);
         self.all_read.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether [`Self::read_some`] has something to read.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.all_read.load(Ordering::Acquire)
     }
 
     /// Reads some of the narinfos that came since the last call, to know which path a NAR is of.
@@ -256,13 +267,30 @@ impl BankSource {
             return false;
         }
         let known = self.presence.known();
-        let (unread, more) = self.names().unread(&known.paths, READ_AT_ONCE);
+        let mut unread = Vec::new();
+        for paths in known.paths.as_slice().chunks(LOOKED_UP_AT_ONCE) {
+            unread.extend(self.names().unread(paths));
+            if unread.len() > READ_AT_ONCE {
+                break;
+            }
+        }
+        let more = unread.len() > READ_AT_ONCE;
+        unread.truncate(READ_AT_ONCE);
         for hash in &unread {
             // What is damaged is reported when it is read, and the others are read all the same.
             let _ = self.read_narinfo(*hash);
         }
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        names.were_read(unread, &known.paths);
+        self.names_to_change().were_read(unread);
+        if !more && self.names().len() > known.paths.len() {
+            let mut before = None;
+            loop {
+                before =
+                    self.names_to_change().forget_gone(&known.paths, before, FORGOTTEN_AT_ONCE);
+                if before.is_none() {
+                    break;
+                }
+            }
+        }
         self.all_read.store(!more, Ordering::Release);
         more
     }
@@ -349,8 +377,7 @@ impl BankSource {
         let name = narinfo.nar_file().ok_or_else(|| {
             self.damaged(hash, format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url))
         })?;
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        names.learn(&narinfo, name);
+        self.names_to_change().learn(&narinfo, name);
         Ok(Some((narinfo, name)))
     }
 
@@ -458,6 +485,10 @@ impl BankSource {
 
     fn names(&self) -> RwLockReadGuard<'_, Names> {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names_to_change(&self) -> RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A NAR's file that is not in quarantine, and of which the beginning can be read.

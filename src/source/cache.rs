@@ -21,6 +21,7 @@ use http::HeaderValue;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Memory;
 
+use super::behind::behind_requests;
 use super::signer::Signer;
 use super::{Source, SourceError, StoredFile};
 use crate::index::holdings::{Arrivals, Known, News};
@@ -115,8 +116,8 @@ struct AnswerWeight;
 
 impl Weighter<StorePathHash, Arc<Answer>> for AnswerWeight {
     fn weight(&self, _: &StorePathHash, answer: &Arc<Answer>) -> u64 {
-        // The parsed narinfo takes about what its text takes, and the rest about 400 bytes.
-        answer.text.len() as u64 * 2 + 400
+        // The parsed narinfo takes about what its text takes, and the rest about 700 bytes (by a profile of the heap).
+        answer.text.len() as u64 * 2 + 700
     }
 }
 
@@ -207,7 +208,7 @@ impl Cache {
         self.sources.iter().all(scanned).then(|| {
             self.arrivals.whole(|each| {
                 for source in &self.sources {
-                    source.presence().known().paths.iter().for_each(|hash| each(*hash));
+                    source.presence().known().paths.as_slice().iter().for_each(|hash| each(*hash));
                 }
             })
         })
@@ -345,9 +346,12 @@ impl Cache {
         }
     }
 
-    /// Learns some more of what the sources have. Blocks, for a moment; says whether there is more.
-    pub fn learn_some(&self) -> bool {
-        self.sources.iter().any(|source| source.learn_some())
+    /// Learns what the sources have, as far as their names do not tell it. Blocks, for as long as it takes to read all
+    /// that is new.
+    pub fn learn(&self) {
+        if self.sources.iter().any(|source| source.has_more_to_learn()) {
+            behind_requests(|| while self.sources.iter().any(|source| source.learn_some()) {});
+        }
     }
 
     /// Asks the sources in order. Blocks. `Ok(None)` means that none has the path, for certain.
@@ -407,7 +411,9 @@ impl Cache {
     fn render(&self, mut narinfo: NarInfo, source: Arc<Source>, version: u64) -> Answer {
         let made = self.sign(&fingerprint(&self.info.store_dir, &narinfo.info));
         narinfo.info.signatures = merge(&narinfo.info.signatures, &made);
-        let text = Bytes::from(narinfo.to_text(&self.info.store_dir));
+        // Kept for long, so without the room to grow that it was written with.
+        let text = narinfo.to_text(&self.info.store_dir).into_boxed_str().into_boxed_bytes();
+        let text = Bytes::from(text);
         let tag = tag_of(&text);
         Answer { text, tag, narinfo, source, version }
     }

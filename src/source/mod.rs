@@ -4,6 +4,7 @@
 //! ([`Presence`]).
 
 pub mod bank;
+pub mod behind;
 pub mod browse;
 pub(crate) mod buffer;
 pub mod cache;
@@ -182,6 +183,14 @@ impl Source {
         match self {
             Self::Bank(bank) => bank.scan_if_due(),
             Self::Store(store) => store.scan_if_due(),
+        }
+    }
+
+    /// Whether there may be more to learn than the last scan told.
+    pub fn has_more_to_learn(&self) -> bool {
+        match self {
+            Self::Bank(bank) => self.vital().check().is_ok() && bank.has_unread(),
+            Self::Store(_) => false,
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     PENDING, Published, Staged, entries, io_error, make_directory, make_push_directories, remove,
     sweep, sync_directory, system,
 };
-use crate::bank::{Bank, BankError, BuildId, Object};
+use crate::bank::{Bank, BankError, BuildId, DEBUG_INFO, Object};
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::StorePathHash;
@@ -183,19 +183,6 @@ impl Bank {
         })
     }
 
-    /// Takes a NAR that is not what it should be out of the way, and keeps it for inspection.
-    pub fn set_aside(&self, name: NarFileName) -> Result<(), BankError> {
-        make_push_directories(self.root())?;
-        let from = self.root().join("nar").join(name.file_name());
-        let to = self.root().join("damaged").join(name.file_name());
-        match system::rename_over(&from, &to) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(io_error(&from))?,
-        }
-        sync_directory(&self.root().join("damaged"))?;
-        sync_directory(&self.root().join("nar"))
-    }
-
     /// Finishes a commit that was decided.
     fn finish_journal(&self, journal: &Path) -> Result<(), BankError> {
         let damaged = |path: &Path, what| BankError::Damaged { path: path.into(), what };
@@ -246,7 +233,7 @@ impl Bank {
         }
         if !has_journal {
             if paths.iter().any(|path| !path.debug_info.is_empty()) {
-                sync_directory(&self.root().join("debuginfo"))?;
+                sync_directory(&self.root().join(DEBUG_INFO))?;
             }
             sync_directory(self.root())?;
         }

@@ -32,6 +32,7 @@
 //! else is looked at, so that what is found present may be acknowledged.
 
 pub mod commit;
+pub mod damaged;
 pub mod partial;
 pub mod pending;
 pub mod private;
@@ -46,8 +47,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Bank, BankError};
+use super::{Bank, BankError, DEBUG_INFO};
 use crate::nix::cache_info::{self, CacheInfo};
+use damaged::DAMAGED;
 
 /// Where unfinished files are, in the directory of the finished ones.
 const TEMPORARY: &str = "tmp";
@@ -195,7 +197,7 @@ pub fn make_directories(root: &Path) -> Result<(), BankError> {
 /// Makes the directories that only a bank that is pushed to needs.
 pub(super) fn make_push_directories(root: &Path) -> Result<(), BankError> {
     for directory in
-        [PENDING, UPLOADS, "log", "realisations", "build-trace-v2", "debuginfo", "damaged"]
+        [PENDING, UPLOADS, "log", "realisations", "build-trace-v2", DEBUG_INFO, DAMAGED]
     {
         make_directory(&root.join(directory))?;
     }
@@ -224,12 +226,22 @@ pub fn sweep(root: &Path) -> Result<u64, BankError> {
 
 /// The names in a directory, with their directory; none where it is not there.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, BankError> {
+    let mut entries = Vec::new();
+    for_each_entry(directory, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Tells of all that lies in a directory, which may be a million files; of nothing where there is no such directory.
+fn for_each_entry(directory: &Path, mut tell: impl FnMut(PathBuf)) -> Result<(), BankError> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error(directory)(error)),
     };
-    entries.map(|entry| Ok(entry.map_err(io_error(directory))?.path())).collect()
+    for entry in entries {
+        tell(entry.map_err(io_error(directory))?.path());
+    }
+    Ok(())
 }
 
 /// Removes a file; one that is gone already counts as removed.

@@ -85,9 +85,9 @@ impl Verifier {
     pub fn list(&self, directory: &Path) -> Result<Vec<Listed>, VerifyError> {
         let database = Database::new(directory, StoreDir::default(), DATABASE_PATIENCE);
         let mut listed = Vec::new();
-        for hash in database.scan()?.paths {
+        for hash in database.scan()?.paths.as_slice() {
             // It may have been collected since.
-            if let Some(info) = database.find(hash)? {
+            if let Some(info) = database.find(*hash)? {
                 let (nar_hash, nar_size) = (info.nar_hash, info.nar_size);
                 listed.push(Listed { path: info.path, expected: Expected { nar_hash, nar_size } });
             }

@@ -147,14 +147,29 @@ impl StateDb {
                 let aside = private::set_database_aside(&file, &stamp())?;
                 tracing::error!(
                     "the state database was damaged ({why}) and lies at {} now: tokens must be made \
-                     again with `snowbank token create`; who pushed what until now is not known any \
-                     more. No path is lost",
+                     again with `snowbank token create`, and pins with `snowbank pin add`; who pushed \
+                     what until now is not known any more. No path is lost: nothing is collected by \
+                     itself until that file is removed",
                     aside.display()
                 );
                 Self::open(data_dir)
             }
             opened => opened,
         }
+    }
+
+    /// A database that was damaged and set aside, if one lies there still: what was pinned in it is not known.
+    pub fn set_aside(&self) -> Option<PathBuf> {
+        let name = format!("{FILE}.corrupt-");
+        let entries = std::fs::read_dir(self.file.parent()?).ok()?;
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut aside: Vec<PathBuf> = files
+            .filter(|file| {
+                file.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&name))
+            })
+            .collect();
+        aside.sort_unstable();
+        aside.into_iter().next()
     }
 
     /// Changes whenever anybody, in this process or another, has written. Takes microseconds and waits

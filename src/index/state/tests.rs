@@ -1,5 +1,6 @@
 //! The database as it is made, shared, lost and found.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -68,6 +69,31 @@ fn filled(data: &Path) -> StateDb {
     state.record_pushes(&pushes).unwrap();
     for number in 0..60 {
         state.record_conflict(&conflict(number)).unwrap();
+    }
+    let hashes: Vec<_> = "abcdfg".chars().map(|letter| path(letter).hash()).collect();
+    for number in 0..60 {
+        let name = format!("pin-{number}");
+        let revision = NewRevision { cache: "default", ..revision(&name, &hashes) };
+        state.pin(revision, Some(Keep::Forever), number).unwrap();
+    }
+    let uses: Vec<_> = hashes.iter().map(|hash| (*hash, Use { last: 5, count: 2 })).collect();
+    for cache in 0..20 {
+        let cache = format!("cache-{cache}");
+        state.keep_uses(&cache, &uses).unwrap();
+        state.note_collected(&cache, 7).unwrap();
+        let verification = Verification { began: 1, ended: Some(2), ..Verification::default() };
+        state.note_verification(&cache, &verification).unwrap();
+        for hash in &hashes {
+            state.note_findings(&cache, *hash, &[("nar", "it is wrong ".repeat(9))], 3).unwrap();
+        }
+        let gone = |letter| Tombstone {
+            cache: cache.clone(),
+            path: path(letter),
+            at: 9,
+            why: "to make room".into(),
+        };
+        state.bury(&"abcdfg".chars().map(gone).collect::<Vec<_>>()).unwrap();
+        state.ask(&cache, "{}", 4).unwrap();
     }
     lock(&state.writer).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     state
@@ -197,6 +223,7 @@ fn a_page_of_random_bytes_anywhere_never_panics_and_is_set_aside_where_it_matter
         std::fs::write(file(data.path()), bytes).unwrap();
         let state = StateDb::open_or_begin_anew(data.path()).unwrap();
         set_aside += aside(data.path()).min(1);
+        assert_eq!(state.set_aside().is_some(), aside(data.path()) > 0, "page {page}");
         // Whatever was found: it works, and it is whole.
         state.add_token(&token("new-one")).unwrap();
         assert!(state.tokens().unwrap().all.iter().any(|token| token.id == "new-one"));
@@ -393,8 +420,18 @@ fn what_was_asked_for_is_added_up_and_forgotten_with_what_is_buried() {
     state.keep_uses("default", &[(one.hash(), used(5, 2)), (other.hash(), used(6, 1))]).unwrap();
     state.keep_uses("default", &[(one.hash(), used(4, 3))]).unwrap();
     state.keep_uses("team", &[(one.hash(), used(9, 9))]).unwrap();
-    let uses = state.uses("default").unwrap();
-    assert_eq!((uses[&one.hash()], uses[&other.hash()]), (used(5, 5), used(6, 1)));
+    let uses = || {
+        let mut uses = HashMap::new();
+        state
+            .each_use("default", |hash, used| {
+                uses.insert(hash, used);
+            })
+            .unwrap();
+        uses
+    };
+    let known = uses();
+    assert_eq!(known.len(), 2);
+    assert_eq!((known[&one.hash()], known[&other.hash()]), (used(5, 5), used(6, 1)));
     let tombstone = |at| Tombstone {
         cache: "default".into(),
         path: one.clone(),
@@ -403,7 +440,7 @@ fn what_was_asked_for_is_added_up_and_forgotten_with_what_is_buried() {
     };
     state.bury(&[tombstone(7)]).unwrap();
     state.bury(&[tombstone(8)]).unwrap();
-    assert_eq!(state.uses("default").unwrap().len(), 1);
+    assert_eq!(uses().len(), 1);
     assert_eq!(state.tombstones_of(None, one.hash()).unwrap(), [tombstone(7), tombstone(8)]);
     assert_eq!(state.tombstones_of(Some("team"), one.hash()).unwrap(), []);
     assert_eq!(state.collected_at("default").unwrap(), None);

@@ -1,7 +1,5 @@
 //! When paths were asked for, and which were collected.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StateDb, StateError, bad};
@@ -51,16 +49,20 @@ impl StateDb {
         })
     }
 
-    /// All that is known of what was asked for in a cache.
-    pub fn uses(&self, cache: &str) -> Result<HashMap<StorePathHash, Use>, StateError> {
+    /// Tells of all that is known of what was asked for in a cache, in no order.
+    pub fn each_use(
+        &self,
+        cache: &str,
+        mut tell: impl FnMut(StorePathHash, Use),
+    ) -> Result<(), StateError> {
         self.read(|connection| {
             let mut select = connection.prepare_cached(USES)?;
-            let rows = select.query_map([cache], |row| {
-                let hash: [u8; 20] = row.get(0)?;
+            let mut rows = select.query([cache])?;
+            while let Some(row) = rows.next()? {
                 let used = Use { last: row.get(1)?, count: row.get(2)? };
-                Ok((StorePathHash::from_bytes(hash), used))
-            })?;
-            rows.collect()
+                tell(StorePathHash::from_bytes(row.get(0)?), used);
+            }
+            Ok(())
         })
     }
 

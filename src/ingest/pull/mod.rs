@@ -299,7 +299,7 @@ impl Puller {
                     tracing::info!(cache, path = %info.path, from = place.url(), "fetched");
                     place.metrics.pulled.inc();
                     place.metrics.bytes.inc_by(info.nar_size);
-                    self.memory.remove(&hash);
+                    // The offer stays remembered: who looked before it was here need not ask the place again.
                     return;
                 }
                 Err(error) => error,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::time::UNIX_EPOCH;
 
-use crate::bank::{Bank, BankError, blocks_of, bytes_on_disk, narinfo_file_name};
+use crate::bank::{Bank, BankError, blocks_of, bytes_on_disk};
 use crate::nix::hash::Sha256;
 use crate::nix::narinfo::NarInfo;
 use crate::nix::store_path::{StoreDir, StorePathHash};
@@ -27,12 +27,16 @@ pub struct Graph {
     damaged: Vec<StorePathHash>,
 }
 
+/// `stat(2)` counts by these, whatever the file system's own blocks are: a NAR of two TiB has a number yet.
+pub(super) const BLOCK: u64 = 512;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
     /// The beginning of the NarHash: two paths of one beginning count as having one NAR, which keeps it.
     nar: u64,
-    bytes_of_nar: u64,
-    bytes_beside: u32,
+    /// What the NAR and the rest take on disk, in blocks of [`BLOCK`] bytes.
+    blocks_of_nar: u32,
+    blocks_beside: u32,
     /// When the path came, in seconds since 1970.
     came: u32,
     first_reference: u32,
@@ -48,21 +52,23 @@ impl Graph {
         let mut own_paths = Vec::new();
         own.scan(|hash| own_paths.push(hash))?;
         own_paths.sort_unstable();
-        let mut paths: Vec<(StorePathHash, bool)> =
-            own_paths.iter().map(|hash| (*hash, true)).collect();
-        for other in others {
-            other.scan(|hash| {
-                // What both have is read from the own bank.
-                if own_paths.binary_search(&hash).is_err() {
-                    paths.push((hash, false));
-                }
-            })?;
-        }
-        paths.sort_unstable();
-        paths.dedup();
-        let node = |(hash, is_own)| (hash, Node { is_own, ..Node::default() });
         let mut graph = Self::default();
-        (graph.hashes, graph.nodes) = paths.into_iter().map(node).unzip();
+        if others.is_empty() {
+            graph.nodes = vec![Node { is_own: true, ..Node::default() }; own_paths.len()];
+            graph.hashes = own_paths;
+        } else {
+            let mut paths = own_paths.clone();
+            for other in others {
+                other.scan(|hash| paths.push(hash))?;
+            }
+            paths.sort_unstable();
+            paths.dedup();
+            // What both have is read from the own bank.
+            let is_own = |hash: &StorePathHash| own_paths.binary_search(hash).is_ok();
+            let node = |hash| Node { is_own: is_own(hash), ..Node::default() };
+            graph.nodes = paths.iter().map(node).collect();
+            graph.hashes = paths;
+        }
         for index in 0..graph.nodes.len() {
             graph.read_node(index, own, others, store_dir);
         }
@@ -75,13 +81,16 @@ impl Graph {
         let mut node = self.nodes[index];
         node.first_reference = number(self.references.len());
         let banks: &[&Bank] = if node.is_own { &[own] } else { others };
-        let read = banks.iter().find_map(|bank| match bank.read_narinfo(hash) {
+        let read = banks.iter().find_map(|bank| match bank.look_at_narinfo(hash) {
             Ok(None) => None,
-            Ok(Some(text)) => Some(NarInfo::parse(&text, store_dir).ok().map(|info| (*bank, info))),
+            Ok(Some((text, file))) => {
+                let narinfo = NarInfo::parse(&text, store_dir).ok();
+                Some(narinfo.map(|narinfo| (*bank, narinfo, file)))
+            }
             Err(_) => Some(None),
         });
         match read {
-            Some(Some((bank, narinfo))) => {
+            Some(Some((bank, narinfo, file))) => {
                 let own_reference = |path: &StorePathHash| *path != hash;
                 let found = narinfo.info.references.iter().map(|path| path.hash());
                 let found = found.filter(own_reference).filter_map(|path| self.find(path));
@@ -89,13 +98,11 @@ impl Graph {
                 node.references = number(found.len());
                 self.references.extend(found);
                 node.nar = beginning(narinfo.info.nar_hash);
-                let file = narinfo.nar_file().map(|name| bank.root().join(name.url()));
-                node.bytes_of_nar = file.map_or(0, |file| bytes_on_disk(&file));
-                let file = std::fs::symlink_metadata(bank.root().join(narinfo_file_name(hash)));
-                node.came = file.as_ref().map_or(0, came);
-                let of_narinfo = file.as_ref().map_or(0, blocks_of);
-                let beside = of_narinfo + bytes_on_disk(&bank.root().join(format!("{hash}.ls")));
-                node.bytes_beside = u32::try_from(beside).unwrap_or(u32::MAX);
+                let nar = narinfo.nar_file().map(|name| bank.root().join(name.url()));
+                node.blocks_of_nar = nar.map_or(0, |nar| blocks(bytes_on_disk(&nar)));
+                node.came = came(&file);
+                let listing = bank.root().join(format!("{hash}.ls"));
+                node.blocks_beside = blocks(blocks_of(&file) + bytes_on_disk(&listing));
             }
             // It went meanwhile: nothing can be done with it, and it refers to nothing.
             None => node.is_own = false,
@@ -174,12 +181,18 @@ impl Graph {
     /// What it takes on disk, in bytes, with or without its NAR, which others may have.
     pub fn bytes_with(&self, index: Index, with_nar: bool) -> u64 {
         let node = &self.nodes[index as usize];
-        u64::from(node.bytes_beside) + if with_nar { node.bytes_of_nar } else { 0 }
+        let of_nar = if with_nar { node.blocks_of_nar } else { 0 };
+        (u64::from(node.blocks_beside) + u64::from(of_nar)) * BLOCK
     }
 
     /// Whether a path has the NAR of this hash, or might have.
     pub fn has_nar(&self, nar_hash: Sha256) -> bool {
         self.nars.binary_search(&beginning(nar_hash)).is_ok()
+    }
+
+    /// Lets go of what [`Self::has_nar`] knows by.
+    pub fn forget_nars(&mut self) {
+        self.nars = Vec::new();
     }
 
     /// Whether this may be the NAR that a path had when it was read.
@@ -209,6 +222,10 @@ impl Nars<'_> {
     }
 }
 
+fn blocks(bytes: u64) -> u32 {
+    u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX)
+}
+
 /// The first 8 bytes of a NarHash.
 fn beginning(nar_hash: Sha256) -> u64 {
     let (first, _) = nar_hash.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
@@ -228,16 +245,16 @@ fn number(count: usize) -> Index {
 
 #[cfg(test)]
 impl Graph {
-    /// A graph of paths that are told: the NAR of each, what it takes, when it came, and what it refers to. The path
+    /// A graph of paths that are told: the NAR of each, what it takes in blocks, when it came, and what it refers to. The path
     /// of number `n` has the hash of `n` in its first four bytes.
-    pub fn made(paths: &[(u64, u64, u32, Vec<Index>)]) -> Self {
+    pub fn made(paths: &[(u64, u32, u32, Vec<Index>)]) -> Self {
         let mut graph = Self::default();
-        for (index, (nar, bytes_of_nar, came, references)) in paths.iter().enumerate() {
+        for (index, (nar, blocks_of_nar, came, references)) in paths.iter().enumerate() {
             graph.hashes.push(Self::made_hash(number(index)));
             graph.nodes.push(Node {
                 nar: *nar,
-                bytes_of_nar: *bytes_of_nar,
-                bytes_beside: 1,
+                blocks_of_nar: *blocks_of_nar,
+                blocks_beside: 1,
                 came: *came,
                 first_reference: number(graph.references.len()),
                 references: number(references.len()),

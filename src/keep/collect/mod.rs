@@ -18,7 +18,7 @@ pub mod select;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,6 +59,12 @@ pub enum CollectError {
     /// What is pinned is not known.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What was pinned is lost.
+    #[error(
+        "the state database was damaged, and what was pinned is not known: nothing is collected while the damaged one \
+         is kept at {}; pin what must stay, then remove that file", .0.display()
+    )]
+    PinsLost(PathBuf),
     /// Somebody else is at it.
     #[error("the cache {0} is being collected already")]
     UnderWay(String),
@@ -118,7 +124,8 @@ pub struct Wanted {
 pub struct Plan<'a> {
     graph: Graph,
     selection: Selection,
-    uses: HashMap<StorePathHash, Use>,
+    /// By path: when it was asked for, as the database knows; none of it where that is of no interest.
+    uses: Vec<Kept>,
     demand: Demand,
     /// Who says so; nobody but the policy of the cache, if nothing stands here.
     said_by: Option<String>,
@@ -128,6 +135,27 @@ pub struct Plan<'a> {
     collecting: Option<Collecting<'a>>,
     /// What belongs to no path.
     pub strays: Strays,
+}
+
+/// A [`Use`] in half the memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// In seconds since 1970; it is 2106 at most.
+    last: u32,
+    count: u32,
+}
+
+impl From<Use> for Kept {
+    fn from(used: Use) -> Self {
+        let last = u32::try_from(used.last.max(0)).unwrap_or(u32::MAX);
+        Self { last, count: used.count }
+    }
+}
+
+impl From<Kept> for Use {
+    fn from(kept: Kept) -> Self {
+        Self { last: kept.last.into(), count: kept.count }
+    }
 }
 
 /// What came of a collection.
@@ -180,11 +208,19 @@ impl<'a> Collector<'a> {
     /// Says what would go at `now`, in seconds since 1970. Blocks, for as long as it takes to read every narinfo.
     pub fn plan(&self, policy: &Policy, now: i64) -> Result<Plan<'a>, CollectError> {
         let name = &self.cache.name;
-        let (collecting, graph) = self.begin()?;
+        if let Some(damaged) = self.state.set_aside() {
+            return Err(CollectError::PinsLost(damaged));
+        }
+        let (collecting, mut graph) = self.begin()?;
         // Counted first: what is pinned while it is read is looked at again.
         let pins = self.state.pin_changes()?;
         let pinned = self.state.pinned_paths(name)?;
-        let uses = self.state.uses(name)?;
+        let mut uses = vec![Kept::default(); graph.len()];
+        self.state.each_use(name, |hash, used| {
+            if let Some(index) = graph.find(hash) {
+                uses[index as usize] = used.into();
+            }
+        })?;
         if self.cache.uses().has_missed() {
             return Err(CollectError::Busy(name.clone()));
         }
@@ -197,9 +233,12 @@ impl<'a> Collector<'a> {
             unused_since: wanted.unused.map(before),
             free: wanted.free,
         };
-        let selection = select(&graph, &pinned, &|hash| self.used(&uses, hash), &demand);
+        let selection =
+            select(&graph, &pinned, &|index| self.used(&uses, index, graph.hash(index)), &demand);
         let has_path = |hash| graph.find(hash).is_some();
-        let strays = self.bank.strays(|nar| graph.has_nar(nar.hash), has_path)?;
+        let has_nar = |nar: NarFileName| graph.has_nar(nar.hash);
+        let strays = self.bank.strays(has_nar, has_path, SystemTime::now())?;
+        graph.forget_nars();
         Ok(Plan {
             said_by: None,
             graph,
@@ -243,7 +282,7 @@ impl<'a> Collector<'a> {
         Ok(Plan {
             graph,
             selection,
-            uses: HashMap::new(),
+            uses: Vec::new(),
             demand,
             said_by: Some(said_by.to_owned()),
             hold: Duration::MAX,
@@ -284,11 +323,9 @@ impl<'a> Collector<'a> {
         Ok(others)
     }
 
-    fn used(&self, kept: &HashMap<StorePathHash, Use>, hash: StorePathHash) -> Option<Use> {
-        match (kept.get(&hash).copied(), self.cache.uses().of(hash)) {
-            (Some(before), Some(since)) => Some(before.and(since)),
-            (before, since) => before.or(since),
-        }
+    fn used(&self, kept: &[Kept], index: Index, hash: StorePathHash) -> Use {
+        let before: Use = kept.get(index as usize).copied().unwrap_or_default().into();
+        before.and(self.cache.uses().of(hash).unwrap_or_default())
     }
 
     /// Does what was planned, as long as `goes_on` says so, which is asked now and then with what was done so far. One
@@ -307,6 +344,7 @@ impl<'a> Collector<'a> {
             }
             let mut leaving = Vec::with_capacity(paths.len());
             self.alone(plan, |relied| -> Result<(), CollectError> {
+                let has_debug_info = self.bank.has_debug_info();
                 let now = self.state.pin_changes()?;
                 if now != pins {
                     let pinned = self.state.pinned_paths(&self.cache.name)?;
@@ -319,8 +357,11 @@ impl<'a> Collector<'a> {
                             let is_last = nars.leave(*index) && !relied.nars.contains(&nar.hash);
                             collected.bytes += plan.graph.bytes_with(*index, is_last);
                             let hash = path.info.path.hash();
-                            let debug_info =
-                                if is_last { self.debug_info(hash) } else { Vec::new() };
+                            let debug_info = if is_last && has_debug_info {
+                                self.debug_info(hash)
+                            } else {
+                                Vec::new()
+                            };
                             let nar = is_last.then_some(nar);
                             leaving.push((path, Leaving { hash, nar, debug_info }));
                         }
@@ -372,8 +413,8 @@ impl<'a> Collector<'a> {
     ) -> Result<Option<(NarInfo, NarFileName)>, BankError> {
         let hash = plan.graph.hash(index);
         let used_since = self.cache.uses().of(hash).is_some_and(|used| {
-            used.last >= plan.demand.held_since
-                && plan.uses.get(&hash).is_none_or(|kept| kept.last < used.last)
+            let kept = plan.uses.get(index as usize).copied().unwrap_or_default();
+            used.last >= plan.demand.held_since && Use::from(kept).last < used.last
         });
         if stays.contains(&index) || relied.paths.contains(&hash) || used_since {
             return Ok(None);
@@ -402,8 +443,10 @@ impl<'a> Collector<'a> {
         if let Some(said_by) = &plan.said_by {
             return format!("removed by {said_by}");
         }
-        let came = plan.graph.find(hash).map_or(0, |index| plan.graph.came(index));
-        let last = self.used(&plan.uses, hash).unwrap_or_default().last.max(came);
+        let last = plan
+            .graph
+            .find(hash)
+            .map_or(0, |index| self.used(&plan.uses, index, hash).last.max(plan.graph.came(index)));
         match plan.demand.unused_since {
             Some(since) if last < since => {
                 "it was unused for longer than the cache keeps what is unused".into()

@@ -149,11 +149,11 @@ pub fn select_named(
     Ok(taking.selection)
 }
 
-/// Says what goes. `pinned` are roots; `uses` says of a path when it was asked for, if it ever was.
+/// Says what goes. `pinned` are roots; `uses` says of a path when it was asked for.
 pub fn select(
     graph: &Graph,
     pinned: &[StorePathHash],
-    uses: &dyn Fn(StorePathHash) -> Option<Use>,
+    uses: &dyn Fn(Index) -> Use,
     demand: &Demand,
 ) -> Selection {
     let mut taking = Taking::new(graph);
@@ -169,7 +169,7 @@ pub fn select(
                 if is_held[index as usize] {
                     continue;
                 }
-                let used = uses(graph.hash(index)).unwrap_or_default();
+                let used = uses(index);
                 let last = graph.came(index).max(used.last);
                 // What is stamped with a time to come is as good as of now.
                 if last >= demand.held_since {

@@ -24,17 +24,20 @@ pub enum Kind {
     Signature,
     /// What the path refers to is not here.
     Dangling,
+    /// We may not read it: nothing is known of it.
+    Denied,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NarInfo,
         Self::Nar,
         Self::Listing,
         Self::References,
         Self::Signature,
         Self::Dangling,
+        Self::Denied,
     ];
 
     /// As metrics, the state database and JSON say it.
@@ -46,6 +49,7 @@ impl Kind {
             Self::References => "references",
             Self::Signature => "signature",
             Self::Dangling => "dangling",
+            Self::Denied => "denied",
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Verified {
     pub paths: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Of these, those of the last path.
+    pub bytes_of_last: u64,
     /// Paths that something was wrong with, since it was begun or gone on with.
     pub found: u64,
     /// Of these, those that were mended.
@@ -81,8 +83,9 @@ pub struct Verified {
 }
 
 impl Verifier<'_> {
-    /// Verifies all paths, or those that an earlier run left unless `anew`. `now` is the time in seconds since 1970. `goes_on` hears how far it is after each
-    /// path, and how long that took; it says whether to go on. `each` hears of what is found. Blocks.
+    /// Verifies all paths, or, unless `anew`, those that an earlier run left, after what it found and did not mend.
+    /// `now` is the time in seconds since 1970. `goes_on` hears how far it is after each path, and how long that took;
+    /// it says whether to go on. `each` hears of what is found. Blocks.
     pub fn run(
         &self,
         anew: bool,
@@ -106,9 +109,12 @@ impl Verifier<'_> {
         }
         let first =
             far.position.map_or(0, |position| paths.partition_point(|hash| *hash <= position));
+        let (before, left) = paths.split_at(first);
+        let again: Vec<_> = before.iter().filter(|hash| noted.contains(hash)).collect();
+        let again = again.into_iter().map(|hash| (hash, false));
         self.state.note_verification(name, &far)?;
         let mut told = Instant::now();
-        for hash in &paths[first..] {
+        for (hash, is_new) in again.chain(left.iter().map(|hash| (hash, true))) {
             let began = Instant::now();
             self.source.vital().check()?;
             let (findings, bytes, was_mended) = self.verify(*hash)?;
@@ -120,13 +126,12 @@ impl Verifier<'_> {
             if !findings.is_empty() || noted.remove(hash) {
                 self.state.note_findings(name, *hash, &by_kind(&findings), now())?;
             }
-            far = Verification {
-                position: Some(*hash),
-                paths: far.paths + 1,
-                bytes: far.bytes + bytes,
-                ..far
-            };
-            (verified.paths, verified.bytes) = (far.paths, far.bytes);
+            far.bytes += bytes;
+            if is_new {
+                (far.position, far.paths) = (Some(*hash), far.paths + 1);
+            }
+            let (paths, bytes_of_last) = (far.paths, bytes);
+            verified = Verified { paths, bytes: far.bytes, bytes_of_last, ..verified };
             if told.elapsed() >= NOTE_EVERY {
                 self.state.note_verification(name, &far)?;
                 told = Instant::now();
@@ -172,10 +177,12 @@ impl Verifier<'_> {
     fn look_and_act(&self, hash: StorePathHash) -> Result<Option<Looked>, VerifyError> {
         let Some(mut looked) = self.measure.look(hash)? else { return Ok(None) };
         let nar = looked.narinfo.as_ref().and_then(NarInfo::nar_file);
-        if looked.findings.iter().any(|finding| finding.kind == Kind::Nar)
-            && let Some(nar) = nar
-        {
+        let is_wrong = |kind| looked.findings.iter().any(|finding| finding.kind == kind);
+        if let Some(nar) = nar.filter(|_| is_wrong(Kind::Nar)) {
             self.measure.bank.set_aside(nar)?;
+        // One that cannot be read is not served anyway.
+        } else if looked.narinfo.is_some() && is_wrong(Kind::NarInfo) {
+            self.measure.bank.set_aside_narinfo(hash)?;
         }
         if self.mend.is_some() && !looked.is_damaged() {
             self.put_right(hash, &mut looked)?;

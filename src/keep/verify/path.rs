@@ -7,6 +7,7 @@ use crate::bank::{Bank, BankError, Object, is_read_error};
 use crate::codec::Compression;
 use crate::ingest::nar::{NarLimits, VerifiedNar, read_back, survey};
 use crate::nix::nar::Listing;
+use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::{self, NarInfo};
 use crate::nix::signature::fingerprint;
 use crate::nix::store_path::{StoreDir, StorePath, StorePathHash};
@@ -62,6 +63,10 @@ impl Measure<'_> {
                 looked.add(Kind::NarInfo, error.to_string());
                 return Ok(Some(looked));
             }
+            Err(error) if is_denied(&error) => {
+                looked.add(Kind::Denied, error.to_string());
+                return Ok(Some(looked));
+            }
             Err(error) => return Err(error),
         };
         let narinfo = match self.read(hash, &text) {
@@ -73,8 +78,9 @@ impl Measure<'_> {
         };
         self.look_at_signatures(&narinfo, &mut looked);
         self.look_at_references(&narinfo, &mut looked);
-        if let Some(nar) = self.look_at_nar(&narinfo, &mut looked)? {
-            self.look_at_listing(hash, &nar, narinfo::has_sum(&text), &mut looked)?;
+        let is_ours = narinfo::has_sum(&text);
+        if let Some(nar) = self.look_at_nar(&narinfo, is_ours, &mut looked)? {
+            self.look_at_listing(hash, &nar, is_ours, &mut looked)?;
         }
         looked.narinfo = Some(narinfo);
         Ok(Some(looked))
@@ -109,6 +115,7 @@ impl Measure<'_> {
     fn look_at_nar(
         &self,
         narinfo: &NarInfo,
+        is_ours: bool,
         looked: &mut Looked,
     ) -> Result<Option<VerifiedNar>, BankError> {
         let Some(name) = narinfo.nar_file() else {
@@ -130,12 +137,16 @@ impl Measure<'_> {
                 looked.add(Kind::Nar, error.to_string());
                 return Ok(None);
             }
+            Err(error) if is_denied(&error) => {
+                looked.add(Kind::Denied, error.to_string());
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         match survey(read_back(&file), compression, &self.limits) {
             Ok(nar) => {
                 looked.bytes = nar.received.size;
-                compare(narinfo, &nar, looked);
+                compare(narinfo, &nar, is_ours, looked);
                 Ok(Some(nar))
             }
             Err(error) if error.is_of_content() => {
@@ -182,10 +193,15 @@ impl Measure<'_> {
     }
 }
 
-fn compare(narinfo: &NarInfo, nar: &VerifiedNar, looked: &mut Looked) {
+fn compare(narinfo: &NarInfo, nar: &VerifiedNar, is_ours: bool, looked: &mut Looked) {
     let info = &narinfo.info;
+    // A narinfo with a sum is as it was written. Of any other it may be the narinfo that is wrong, and is where the NAR
+    // is what its name says.
+    let is_named = |name: NarFileName| [nar.received.hash, nar.nar_hash].contains(&name.hash);
+    let is_right = !is_ours && narinfo.nar_file().is_some_and(is_named);
+    let wrong = if is_right { Kind::NarInfo } else { Kind::Nar };
     let mut differs = |field: &str, said: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
-        looked.add(Kind::Nar, format!("its {field} is {is}, and its narinfo says {said}"));
+        looked.add(wrong, format!("its {field} is {is}, and its narinfo says {said}"));
     };
     if info.nar_hash != nar.nar_hash {
         differs("NarHash", &info.nar_hash, &nar.nar_hash);
@@ -199,9 +215,9 @@ fn compare(narinfo: &NarInfo, nar: &VerifiedNar, looked: &mut Looked) {
     if let Some(size) = narinfo.file_size.filter(|size| *size != nar.received.size) {
         differs("FileSize", &size, &nar.received.size);
     }
-    let is_in = |path: &StorePath| nar.references.contains(&path.hash()) != Some(false);
+    // Nix lets one be declared by hand, and what others wrote may be so; what is pushed to us may not.
+    let is_in = |path: &StorePath| !is_ours || nar.references.contains(&path.hash()) != Some(false);
     for reference in info.references.iter().filter(|reference| !is_in(reference)) {
-        // Nix lets one be declared by hand, so it is no damage.
         looked.add(Kind::References, format!("{reference} does not stand in its NAR"));
     }
     if nar.references.contains(&info.path.hash()) == Some(true)
@@ -218,4 +234,9 @@ fn is_of_file(error: &BankError) -> bool {
         BankError::Io { source, .. } => is_read_error(source),
         _ => false,
     }
+}
+
+/// Whether a file is not for us to read, which says nothing of what it holds.
+fn is_denied(error: &BankError) -> bool {
+    matches!(error, BankError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
 }

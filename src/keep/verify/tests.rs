@@ -152,3 +152,81 @@ fn a_clock_that_went_back_never_ends_before_it_began() {
     let known = bed.state.verification("a").unwrap().unwrap();
     assert!(known.ended.is_some_and(|ended| ended >= known.began), "{known:?}");
 }
+
+#[test]
+fn going_on_looks_first_at_what_was_found_and_counts_it_once() {
+    let bed = Bed::new(6);
+    let narinfo = bed.bank.root().join(format!("{}.narinfo", bed.hashes[1]));
+    let well = std::fs::read(&narinfo).unwrap();
+    std::fs::write(&narinfo, "no narinfo").unwrap();
+    assert_eq!(bed.run(false, 3, 100).0.found, 1);
+    std::fs::write(&narinfo, &well).unwrap();
+    let (second, read) = bed.run(false, 1, 200);
+    assert_eq!((read, second.paths), (1, 3), "that one, again");
+    assert!(second.bytes_of_last > 0 && second.bytes > second.bytes_of_last);
+    assert_eq!(bed.state.findings("a").unwrap(), []);
+    let (last, read) = bed.run(false, 100, 300);
+    assert_eq!((read, last.paths, last.has_ended), (3, 6, true));
+}
+
+#[test]
+fn a_wrong_narinfo_without_a_sum_is_set_aside_and_its_nar_stays() {
+    let bed = Bed::new(2);
+    let hash = bed.hashes[0];
+    let text = bed.bank.read_narinfo(hash).unwrap().unwrap();
+    let mut narinfo = NarInfo::parse(&text, &StoreDir::default()).unwrap();
+    let nar = narinfo.nar_file().unwrap();
+    narinfo.info.nar_hash = Sha256([7; 32]);
+    let file = bed.bank.root().join(format!("{hash}.narinfo"));
+    std::fs::write(&file, narinfo.to_text(&StoreDir::default())).unwrap();
+    assert_eq!(bed.run(false, 100, 100).0.found, 1);
+    assert!(!file.exists(), "it is not served any more");
+    assert!(bed.bank.root().join(format!("damaged/{hash}.narinfo")).exists());
+    assert!(bed.bank.open_nar(nar).unwrap().is_some());
+    let findings = bed.state.findings("a").unwrap();
+    assert_eq!(findings.len(), 1);
+    assert_eq!((findings[0].hash, &*findings[0].kind), (hash, "narinfo"));
+}
+
+#[test]
+fn a_wrong_nar_is_set_aside_whether_its_narinfo_has_a_sum_or_not() {
+    let bed = Bed::new(2);
+    let with_sum = bed.bank.read_narinfo(bed.hashes[1]).unwrap().unwrap();
+    let with_sum = NarInfo::parse(&with_sum, &StoreDir::default()).unwrap();
+    std::fs::write(
+        bed.bank.root().join(format!("{}.narinfo", bed.hashes[1])),
+        with_sum.to_stored_text(&StoreDir::default()),
+    )
+    .unwrap();
+    for hash in &bed.hashes {
+        let text = bed.bank.read_narinfo(*hash).unwrap().unwrap();
+        let narinfo = NarInfo::parse(&text, &StoreDir::default()).unwrap();
+        let file = bed.bank.root().join(&narinfo.url);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+    }
+    assert_eq!(bed.run(false, 100, 100).0.found, 2);
+    let aside = std::fs::read_dir(bed.bank.root().join("damaged")).unwrap();
+    let aside = aside.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(aside.filter(|name| name.contains(".nar")).count(), 2);
+    assert!(bed.bank.read_narinfo(bed.hashes[0]).unwrap().is_some(), "the narinfos stay");
+}
+
+#[test]
+fn a_reference_that_was_declared_elsewhere_is_no_finding_and_one_that_we_took_is() {
+    let bed = Bed::new(2);
+    let other = bed.bank.read_narinfo(bed.hashes[1]).unwrap().unwrap();
+    let other = NarInfo::parse(&other, &StoreDir::default()).unwrap().info.path;
+    let text = bed.bank.read_narinfo(bed.hashes[0]).unwrap().unwrap();
+    let mut narinfo = NarInfo::parse(&text, &StoreDir::default()).unwrap();
+    narinfo.info.references = vec![other];
+    let file = bed.bank.root().join(format!("{}.narinfo", bed.hashes[0]));
+    std::fs::write(&file, narinfo.to_text(&StoreDir::default())).unwrap();
+    assert_eq!(bed.run(false, 100, 100).0.found, 0);
+    std::fs::write(&file, narinfo.to_stored_text(&StoreDir::default())).unwrap();
+    assert!(bed.run(false, 100, 200).0.found > 0);
+    let kinds: Vec<_> = bed.state.findings("a").unwrap().into_iter().map(|it| it.kind).collect();
+    assert!(kinds.contains(&"references".to_owned()), "{kinds:?}");
+}

@@ -122,19 +122,19 @@ impl Database {
     /// Every valid path, with its NarHash.
     pub fn scan(&self) -> Result<Known, DatabaseError> {
         self.read(|connection| {
-            let mut known = Known::default();
+            let (mut paths, mut nars) = (Vec::new(), HashMap::new());
             let mut statement = connection.prepare_cached(SCAN)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let (path, hash) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
                 // A row that does not parse is reported when its path is asked for.
                 let Ok(path) = self.store_dir.parse_path(path) else { continue };
-                known.paths.insert(path.hash());
+                paths.push(path.hash());
                 if let Ok(nar_hash) = Sha256::parse(hash) {
-                    known.nars.insert(nar_hash, path.hash());
+                    nars.insert(nar_hash, path.hash());
                 }
             }
-            Ok(known)
+            Ok(Known { paths: paths.into(), nars })
         })
     }
 

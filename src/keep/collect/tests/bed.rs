@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -135,6 +135,11 @@ impl Bed {
         let paths = [path(number).hash()];
         let revision = NewRevision { cache: "default", name, paths: &paths, pinner: "test" };
         self.state.pin(revision, None, now).unwrap();
+    }
+
+    /// Where a damaged state database would lie.
+    pub(super) fn damaged_state(&self) -> PathBuf {
+        self.own.path().join("state/state.sqlite.corrupt-20260101T000000Z")
     }
 
     pub(super) fn collector(&self) -> Collector<'_> {

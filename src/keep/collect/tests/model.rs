@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::policy::Policy;
 use super::bed::{Bed, path};
+use crate::index::uses::BATCHES;
 use crate::ingest::{Outcome, PushError};
 use crate::nix::store_path::StorePathHash;
 
@@ -150,9 +151,11 @@ impl World<'_> {
     /// What was asked for is kept, as it is each minute.
     fn keep_uses(&mut self) {
         let uses = self.bed.server.cache.uses();
-        let batch = uses.batch();
-        self.bed.state.keep_uses("default", &batch).unwrap();
-        uses.forget(&batch);
+        for number in 0..BATCHES {
+            let batch = uses.batch(number);
+            self.bed.state.keep_uses("default", &batch).unwrap();
+            uses.forget(number, &batch);
+        }
         for (number, at) in std::mem::take(&mut self.model.asked_for) {
             if let Some(last) = self.model.present.get_mut(&number) {
                 *last = at.max(*last);
