@@ -118,6 +118,47 @@ fn what_is_wrong_keeps_only_that_from_coming_which_needs_it() {
     assert_substituted(&server, &ORDINARY);
 }
 
+/// How many paths a server's cache shows.
+fn count(server: &Server) -> usize {
+    let entries = fs::read_dir(server.bank()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".narinfo")).count()
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_what_is_whole_and_goes_on_when_it_is_run_again() {
+    let bank = fixtures().bank("xz");
+    let all = all().len();
+    let mut cut = 0;
+    for enough in 1..all {
+        let server = empty();
+        let mut child = command(snowbank())
+            .args([
+                "import",
+                bank.to_str().unwrap(),
+                "--to",
+                &server.url(),
+                "--quiet",
+                "--jobs",
+                "1",
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        while count(&server) < enough && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let came = count(&server);
+        cut += usize::from(came < all);
+        let said = import(bank.to_str().unwrap(), &server, &[], 0);
+        assert_eq!(said["imported"].as_u64().unwrap() + came as u64, all as u64, "{said}");
+        assert_substituted(&server, &ORDINARY);
+    }
+    assert!(cut > 0, "it was never in time");
+}
+
 /// A bank of ours with all of the fixtures, and the words that export from it.
 fn exporting() -> (Scratch, String) {
     let own = tempdir();

@@ -272,3 +272,44 @@ fn beside_pushes_and_collections_nothing_is_found_that_is_well() {
     let text = server.get("/nix-cache-info").expect(200).text();
     assert_eq!(field(&text, "StoreDir").as_deref(), Some(STORE));
 }
+
+#[test]
+fn verifying_that_is_killed_anywhere_serves_nothing_wrong_and_the_next_one_finds_all() {
+    let (mut killed, mut numbers) = (0, Numbers::from(21));
+    for step in ["rename", "fsync_directory"] {
+        for count in 1..50 {
+            let place = Place::new();
+            let server = place.start("");
+            let paths = made(6);
+            for made in &paths {
+                made.push(&server);
+            }
+            server.stop();
+            let (wrong, well) = paths.split_at(3);
+            for made in wrong {
+                flip(&place.nar(made), &mut numbers);
+            }
+            let mut order = command(snowbank());
+            order.arg("verify").arg("--data-dir").arg(place.data());
+            order.arg("--config").arg(place.data().with_extension("toml"));
+            order.env("SNOWBANK_FAULT", format!("publish.{step}=kill:{count}"));
+            let code = run(&mut order, 60).code;
+            let found = place.paths(&[], 1);
+            assert_eq!(found, wrong.iter().map(Made::hash).collect(), "{step} {count}");
+            let server = place.start("");
+            for made in wrong {
+                server.get(&format!("/{}.narinfo", made.hash())).expect(404);
+            }
+            for made in well {
+                server.get(&format!("/{}.narinfo", made.hash())).expect(200);
+                server.get(&made.nar_url()).expect(200);
+            }
+            // It came to its end, and says what is wrong.
+            if code == Some(1) {
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed >= 3 * 3, "killed {killed} times only");
+}
