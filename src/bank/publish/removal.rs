@@ -19,7 +19,7 @@ use crate::nix::store_path::StorePathHash;
 
 /// How many threads remove files: `unlink` returns when the file system has let go of the blocks, for which some wait
 /// for the disk (80 us each, measured on ext4 with `discard`).
-const REMOVERS: usize = 4;
+const REMOVERS: usize = 8;
 /// Fewer files than this are not worth a thread.
 const MIN_SHARE: usize = 16;
 

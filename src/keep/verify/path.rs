@@ -174,6 +174,10 @@ impl Measure<'_> {
         let stored = match self.bank.read_object(&Object::Listing(hash)) {
             Ok(stored) => stored,
             Err(error) if is_of_file(&error) => Some(Vec::new()),
+            Err(error) if is_denied(&error) => {
+                looked.add(Kind::Denied, error.to_string());
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
