@@ -71,7 +71,8 @@ fn path(number: usize) -> StorePath {
 }
 
 fn write_path(bank: &Path, path: &StorePath, references: &[StorePath], came: Option<SystemTime>) {
-    let mut text = format!("the contents of {path}\n");
+    // Not of its own path, which would be a reference to itself.
+    let mut text = format!("the contents of {}\n", path.name());
     for reference in references {
         text.push_str(&format!("/nix/store/{reference}\n"));
     }

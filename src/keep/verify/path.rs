@@ -180,7 +180,7 @@ impl Measure<'_> {
             }
             Err(error) => return Err(error),
         };
-        let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
+        let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok().map(spelled_out);
         let is_right = match &stored {
             // Nix may compress them; these are not ours to judge.
             Some(text) if Compression::from_magic(text) != Compression::None => true,
@@ -195,6 +195,19 @@ impl Measure<'_> {
         }
         Ok(())
     }
+}
+
+/// A listing with what some versions of Nix leave out where it is not so.
+fn spelled_out(mut listing: Value) -> Value {
+    let mut rest = vec![&mut listing];
+    while let Some(value) = rest.pop() {
+        let Value::Object(fields) = value else { continue };
+        if fields.get("type").is_some_and(|kind| kind == "regular") {
+            fields.entry("executable").or_insert(Value::Bool(false));
+        }
+        rest.extend(fields.values_mut());
+    }
+    listing
 }
 
 fn compare(narinfo: &NarInfo, nar: &VerifiedNar, is_ours: bool, looked: &mut Looked) {

@@ -230,3 +230,19 @@ fn a_reference_that_was_declared_elsewhere_is_no_finding_and_one_that_we_took_is
     let kinds: Vec<_> = bed.state.findings("a").unwrap().into_iter().map(|it| it.kind).collect();
     assert!(kinds.contains(&"references".to_owned()), "{kinds:?}");
 }
+
+#[test]
+fn a_listing_may_leave_out_what_is_not_so_and_nothing_else() {
+    let bed = Bed::new(1);
+    let file = bed.bank.root().join(format!("{}.ls", bed.hashes[0]));
+    for (fields, found) in [
+        (r#""size":4,"narOffset":96"#, 0),
+        (r#""narOffset":96,"executable":false,"size":4"#, 0),
+        (r#""size":4,"narOffset":96,"executable":true"#, 1),
+        (r#""size":5,"narOffset":96"#, 1),
+    ] {
+        let text = format!(r#"{{"version":1,"root":{{"type":"regular",{fields}}}}}"#);
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(bed.run(true, 100, 100).0.found, found, "{fields}");
+    }
+}
