@@ -1,4 +1,4 @@
-# Starting and stopping the servers that bench/run compares. Each is ended by its own process id.
+# Starting and stopping the servers that benchmarks compare, each ended by its own process id; and what figures are made with.
 
 started=()
 stop_all() {
@@ -19,6 +19,9 @@ wait_for() { # WHAT COMMAND...
   return 1
 }
 answers() { : <"/dev/tcp/127.0.0.1/$1"; }
+
+# Of the numbers on the lines of standard input.
+median() { sort -n | awk '{ a[NR] = $1 } END { print (NR % 2) ? a[(NR + 1) / 2] : (a[NR / 2] + a[NR / 2 + 1]) / 2 }'; }
 
 # nginx as one who wants speed sets it up (and with nginx_http and nginx_listen, what more there is): sendfile, open files and misses remembered, one worker a core, no log.
 nginx_configuration() { # DIRECTORY, then PORT ROOT pairs

@@ -193,7 +193,7 @@ impl Arrivals {
     /// Notes that a path came.
     pub fn came(&self, hash: StorePathHash) {
         let mut log = self.log();
-        log.came.push_back(prefix(hash));
+        log.came.push_back(hash.prefix());
         if log.came.len() > REMEMBERED {
             log.came.pop_front();
             log.first += 1;
@@ -219,7 +219,7 @@ impl Arrivals {
         };
         scan(&mut |hash| {
             if prefixes.len() < MAX_PATHS {
-                prefixes.push(prefix(hash));
+                prefixes.push(hash.prefix());
             }
         });
         News::new(known, true, prefixes)
@@ -259,7 +259,7 @@ impl Held {
 
     /// Whether the peer may hold the path: certainly where nothing is known.
     pub fn may_have(&self, hash: StorePathHash) -> bool {
-        let prefix = prefix(hash);
+        let prefix = hash.prefix();
         self.known.is_none()
             || self.came.contains(&prefix)
             || self.whole.binary_search(&prefix).is_ok()
@@ -276,11 +276,6 @@ impl Held {
     }
 }
 
-fn prefix(hash: StorePathHash) -> u32 {
-    let [a, b, c, d, ..] = *hash.as_bytes();
-    u32::from_be_bytes([a, b, c, d])
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -288,9 +283,7 @@ mod tests {
     use super::*;
 
     fn hash(number: u32) -> StorePathHash {
-        let mut bytes = [7; 20];
-        bytes[..4].copy_from_slice(&number.to_be_bytes());
-        StorePathHash::from_bytes(bytes)
+        StorePathHash::of_prefix(number)
     }
 
     proptest! {

@@ -39,10 +39,8 @@ impl PathSet {
     }
 
     fn beginning(&self, hash: StorePathHash) -> usize {
-        let [first, second, third, fourth, ..] = *hash.as_bytes();
         let bits = self.starts.len().saturating_sub(1).checked_ilog2().unwrap_or(0);
-        u32::from_be_bytes([first, second, third, fourth]).checked_shr(32 - bits).unwrap_or(0)
-            as usize
+        hash.prefix().checked_shr(32 - bits).unwrap_or(0) as usize
     }
 }
 
@@ -75,9 +73,7 @@ mod tests {
     use super::*;
 
     fn hash(number: u32) -> StorePathHash {
-        let mut bytes = [0; 20];
-        bytes[..4].copy_from_slice(&number.to_be_bytes());
-        StorePathHash::from_bytes(bytes)
+        StorePathHash::of_prefix(number)
     }
 
     proptest! {

@@ -112,9 +112,7 @@ mod tests {
     use super::*;
 
     fn hash(number: u32) -> StorePathHash {
-        let mut bytes = [0; 20];
-        bytes[..4].copy_from_slice(&number.to_be_bytes());
-        StorePathHash::from_bytes(bytes)
+        StorePathHash::of_prefix(number)
     }
 
     #[test]

@@ -58,6 +58,22 @@ impl StorePathHash {
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
+
+    /// Its first four bytes as a number, which is evenly spread and in the order of the hashes.
+    pub const fn prefix(&self) -> u32 {
+        let [first, second, third, fourth, ..] = self.0;
+        u32::from_be_bytes([first, second, third, fourth])
+    }
+}
+
+#[cfg(test)]
+impl StorePathHash {
+    /// One that has this prefix, the same each time.
+    pub fn of_prefix(prefix: u32) -> Self {
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&prefix.to_be_bytes());
+        Self(bytes)
+    }
 }
 
 impl fmt::Display for StorePathHash {

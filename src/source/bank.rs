@@ -276,11 +276,9 @@ impl BankSource {
         }
         let more = unread.len() > READ_AT_ONCE;
         unread.truncate(READ_AT_ONCE);
-        for hash in &unread {
-            // What is damaged is reported when it is read, and the others are read all the same.
-            let _ = self.read_narinfo(*hash);
-        }
-        self.names_to_change().were_read(unread);
+        // What is damaged is reported when it is read, and the others are read all the same.
+        unread.retain(|hash| !matches!(self.read_narinfo(*hash), Ok(Some(_))));
+        self.names_to_change().were_unreadable(unread);
         if !more && self.names().len() > known.paths.len() {
             let mut before = None;
             loop {

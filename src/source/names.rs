@@ -162,9 +162,10 @@ impl Names {
         paths.iter().copied().filter(|hash| !self.has_read(*hash))
     }
 
-    /// Notes that these were read, whether there was anything to learn or not.
-    pub(super) fn were_read(&mut self, read: Vec<StorePathHash>) {
-        let unreadable: Vec<_> = read.into_iter().filter(|hash| !self.has_read(*hash)).collect();
+    /// Notes that these were read, and that there was nothing to learn.
+    pub(super) fn were_unreadable(&mut self, paths: Vec<StorePathHash>) {
+        // Of one that somebody else has read meanwhile there was.
+        let unreadable: Vec<_> = paths.into_iter().filter(|hash| !self.has_read(*hash)).collect();
         self.unreadable.extend(unreadable);
     }
 
@@ -323,7 +324,7 @@ mod tests {
         let unread = |names: &Names| names.unread(&paths).collect::<Vec<_>>();
         assert_eq!(unread(&names), paths);
         names.learn(&narinfo(1, 11, None), file(11));
-        names.were_read(vec![hash(1), hash(2)]);
+        names.were_unreadable(vec![hash(1), hash(2)]);
         assert_eq!((unread(&names), names.len()), (vec![hash(3)], 2));
         // What went and came again is read again.
         names.forget_gone(&set(&[1]), None, 100);

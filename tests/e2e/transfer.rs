@@ -10,6 +10,7 @@ use crate::support::{
     fixtures::{ORDINARY, fixtures, path},
     nix::{Client, Outcome, Scratch, Version, run, tempdir},
     push::assert_nothing_waits,
+    pushed::narinfos,
     server::{Server, Setup},
     snowbank,
 };
@@ -118,13 +119,6 @@ fn what_is_wrong_keeps_only_that_from_coming_which_needs_it() {
     assert_substituted(&server, &ORDINARY);
 }
 
-/// How many paths a server's cache shows.
-fn count(server: &Server) -> usize {
-    let entries = fs::read_dir(server.bank()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".narinfo")).count()
-}
-
 #[test]
 fn an_import_that_is_killed_leaves_what_is_whole_and_goes_on_when_it_is_run_again() {
     let bank = fixtures().bank("xz");
@@ -145,12 +139,12 @@ fn an_import_that_is_killed_leaves_what_is_whole_and_goes_on_when_it_is_run_agai
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        while count(&server) < enough && child.try_wait().unwrap().is_none() {
+        while narinfos(&server.bank()).len() < enough && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let came = count(&server);
+        let came = narinfos(&server.bank()).len();
         cut += usize::from(came < all);
         let said = import(bank.to_str().unwrap(), &server, &[], 0);
         assert_eq!(said["imported"].as_u64().unwrap() + came as u64, all as u64, "{said}");

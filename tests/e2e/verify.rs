@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -45,10 +46,15 @@ impl Place {
         Setup::on(&self.data()).pushed_to(Path::new(STORE), settings).start()
     }
 
-    fn verify(&self, words: &[&str]) -> Outcome {
+    fn order(&self, words: &[&str]) -> Command {
         let mut order = command(snowbank());
         order.arg("verify").args(words).arg("--data-dir").arg(self.data());
-        run(order.arg("--config").arg(self.data().with_extension("toml")), 120)
+        order.arg("--config").arg(self.data().with_extension("toml"));
+        order
+    }
+
+    fn verify(&self, words: &[&str]) -> Outcome {
+        run(&mut self.order(words), 120)
     }
 
     /// What is not mended, by path.
@@ -289,9 +295,7 @@ fn verifying_that_is_killed_anywhere_serves_nothing_wrong_and_the_next_one_finds
             for made in wrong {
                 flip(&place.nar(made), &mut numbers);
             }
-            let mut order = command(snowbank());
-            order.arg("verify").arg("--data-dir").arg(place.data());
-            order.arg("--config").arg(place.data().with_extension("toml"));
+            let mut order = place.order(&[]);
             order.env("SNOWBANK_FAULT", format!("publish.{step}=kill:{count}"));
             let code = run(&mut order, 60).code;
             let found = place.paths(&[], 1);

@@ -268,8 +268,6 @@ impl Graph {
 
     /// The path of that number.
     pub fn made_hash(index: Index) -> StorePathHash {
-        let mut bytes = [0; 20];
-        bytes[..4].copy_from_slice(&index.to_be_bytes());
-        StorePathHash::from_bytes(bytes)
+        StorePathHash::of_prefix(index)
     }
 }

@@ -45,6 +45,18 @@ impl Looked {
         self.findings.push(Finding { kind, what: what.into() });
     }
 
+    /// Adds that a file cannot be read; an error of the disk is no finding, and is given back.
+    fn add_unread(&mut self, kind: Kind, error: BankError) -> Result<(), BankError> {
+        if is_of_file(&error) {
+            self.add(kind, error.to_string());
+        } else if is_denied(&error) {
+            self.add(Kind::Denied, error.to_string());
+        } else {
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// Whether what lies there must not be served.
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|finding| finding.kind.is_damage())
@@ -59,15 +71,10 @@ impl Measure<'_> {
         let text = match self.bank.read_narinfo(hash) {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(None),
-            Err(error) if is_of_file(&error) => {
-                looked.add(Kind::NarInfo, error.to_string());
+            Err(error) => {
+                looked.add_unread(Kind::NarInfo, error)?;
                 return Ok(Some(looked));
             }
-            Err(error) if is_denied(&error) => {
-                looked.add(Kind::Denied, error.to_string());
-                return Ok(Some(looked));
-            }
-            Err(error) => return Err(error),
         };
         let narinfo = match self.read(hash, &text) {
             Ok(narinfo) => narinfo,
@@ -133,15 +140,10 @@ impl Measure<'_> {
                 looked.add(Kind::Nar, format!("{} is not there", narinfo.url));
                 return Ok(None);
             }
-            Err(error) if is_of_file(&error) => {
-                looked.add(Kind::Nar, error.to_string());
+            Err(error) => {
+                looked.add_unread(Kind::Nar, error)?;
                 return Ok(None);
             }
-            Err(error) if is_denied(&error) => {
-                looked.add(Kind::Denied, error.to_string());
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
         };
         match survey(read_back(&file), compression, &self.limits) {
             Ok(nar) => {
@@ -174,11 +176,7 @@ impl Measure<'_> {
         let stored = match self.bank.read_object(&Object::Listing(hash)) {
             Ok(stored) => stored,
             Err(error) if is_of_file(&error) => Some(Vec::new()),
-            Err(error) if is_denied(&error) => {
-                looked.add(Kind::Denied, error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            Err(error) => return looked.add_unread(Kind::Listing, error),
         };
         let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok().map(spelled_out);
         let is_right = match &stored {
