@@ -436,6 +436,7 @@ impl Ingest {
         }
         drop(fresh);
         for path in paths {
+            self.source.came(path.hash);
             self.cache.came(path.hash);
         }
         self.cache.changed(&self.source);

@@ -241,6 +241,7 @@ impl BankSource {
 
     pub(super) fn scan_if_due(&self) -> Result<(), SourceError> {
         let Some(scan) = self.presence.begin_scan() else { return Ok(()) };
+        self.names_to_change().scan_begins();
         let read = || {
             let mut paths = Vec::new();
             if self.is_there() {
@@ -253,6 +254,11 @@ impl BankSource {
         scan.finish(known);
         self.all_read.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Learns what a narinfo says that has just come. What is wrong with it is told to whoever asks for it.
+    pub(super) fn read_new(&self, hash: StorePathHash) {
+        let _ = self.read_narinfo(hash);
     }
 
     /// Whether [`Self::read_some`] has something to read.
@@ -375,7 +381,8 @@ impl BankSource {
         let name = narinfo.nar_file().ok_or_else(|| {
             self.damaged(hash, format!("{hash}.narinfo: URL {:?} is no NAR of a bank", narinfo.url))
         })?;
-        self.names_to_change().learn(&narinfo, name);
+        let known = self.presence.known();
+        self.names_to_change().learn(&narinfo, name, &known.paths);
         Ok(Some((narinfo, name)))
     }
 

@@ -194,6 +194,14 @@ impl Source {
         }
     }
 
+    /// Notes that a path has come to it, whose NAR is to be found by its name from now on. Blocks.
+    pub fn came(&self, hash: StorePathHash) {
+        match self {
+            Self::Bank(bank) => bank.read_new(hash),
+            Self::Store(_) => {}
+        }
+    }
+
     /// Learns some more of what it has, where a scan alone does not tell; says whether there is more
     /// to learn.
     pub fn learn_some(&self) -> bool {

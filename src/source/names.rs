@@ -26,6 +26,8 @@ pub(super) struct Names {
     hasher: RandomState,
     /// Paths whose narinfo says nothing.
     unreadable: HashSet<StorePathHash>,
+    /// Paths that the last scan did not find, because they came after it, or while it ran.
+    came_since: HashSet<StorePathHash>,
 }
 
 /// The first bytes of a NAR's hash.
@@ -65,10 +67,20 @@ impl Name {
 }
 
 impl Names {
-    /// Takes what a narinfo says, whose NAR has this name.
-    pub(super) fn learn(&mut self, narinfo: &NarInfo, name: NarFileName) {
+    /// Notes that a scan begins, which finds whatever is here by now.
+    pub(super) fn scan_begins(&mut self) {
+        self.came_since = HashSet::new();
+    }
+
+    /// Takes what a narinfo says, whose NAR has this name, and whose path is among those that the last scan found or
+    /// came since.
+    pub(super) fn learn(&mut self, narinfo: &NarInfo, name: NarFileName, scanned: &PathSet) {
+        let path = narinfo.info.path.hash();
+        if !scanned.contains(path) {
+            self.came_since.insert(path);
+        }
         let said = Read {
-            path: narinfo.info.path.hash(),
+            path,
             nar: beginning(narinfo.info.nar_hash),
             file: beginning(name.hash),
             size: narinfo.file_size.unwrap_or(u64::MAX),
@@ -174,7 +186,7 @@ impl Names {
         self.read.len() + self.unreadable.len()
     }
 
-    /// Forgets what is not among `paths`, of a few of those that were read: those before `before`, or the last ones.
+    /// Forgets what is not among `paths` and did not come since either, of a few of those that were read: those before `before`, or the last ones.
     /// Says before which to look next; `None` when that was all.
     pub(super) fn forget_gone(
         &mut self,
@@ -189,7 +201,8 @@ impl Names {
         let start = end.saturating_sub(few);
         // From the end: what takes the place of one that goes was looked at already, or has just come.
         for index in (start..end).rev() {
-            if !paths.contains(self.read[index].path) {
+            let path = self.read[index].path;
+            if !paths.contains(path) && !self.came_since.contains(&path) {
                 self.remove(index);
             }
         }
@@ -254,11 +267,16 @@ mod tests {
         PathSet::from(numbers.iter().map(|number| hash(*number)).collect::<Vec<_>>())
     }
 
+    /// Of a path that the last scan found.
+    fn learn(names: &mut Names, narinfo: &NarInfo, name: NarFileName) {
+        names.learn(narinfo, name, &vec![narinfo.info.path.hash()].into());
+    }
+
     #[test]
     fn a_path_is_found_by_its_nar_and_by_its_file_of_which_alone_the_size_is_promised() {
         let mut names = Names::default();
-        names.learn(&narinfo(1, 11, Some(5)), file(21));
-        names.learn(&narinfo(2, 12, None), file(12));
+        learn(&mut names, &narinfo(1, 11, Some(5)), file(21));
+        learn(&mut names, &narinfo(2, 12, None), file(12));
         for nar in [11, 21] {
             assert_eq!(names.path_of(Sha256([nar; 32])), Some(hash(1)));
         }
@@ -270,9 +288,9 @@ mod tests {
     #[test]
     fn what_a_narinfo_said_before_it_was_another_is_forgotten() {
         let mut names = Names::default();
-        names.learn(&narinfo(1, 11, Some(5)), file(21));
-        names.learn(&narinfo(2, 12, Some(6)), file(22));
-        names.learn(&narinfo(1, 13, Some(7)), file(23));
+        learn(&mut names, &narinfo(1, 11, Some(5)), file(21));
+        learn(&mut names, &narinfo(2, 12, Some(6)), file(22));
+        learn(&mut names, &narinfo(1, 13, Some(7)), file(23));
         let paths = [11, 21, 13, 23, 12].map(|nar| names.path_of(Sha256([nar; 32])));
         assert_eq!(paths, [None, None, Some(hash(1)), Some(hash(1)), Some(hash(2))]);
         assert_eq!(names.promised(file(23)), Some(7));
@@ -282,7 +300,7 @@ mod tests {
     fn what_is_gone_is_forgotten_a_few_at_a_time_and_the_rest_is_found() {
         let mut names = Names::default();
         for number in 1..=9 {
-            names.learn(&narinfo(number, number + 10, Some(5)), file(number + 20));
+            learn(&mut names, &narinfo(number, number + 10, Some(5)), file(number + 20));
         }
         let left = [2, 3, 7];
         let (mut before, mut turns) = (None, 0);
@@ -305,10 +323,23 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_a_scan_is_not_forgotten_by_what_that_scan_found() {
+        let mut names = Names::default();
+        names.scan_begins();
+        names.learn(&narinfo(1, 11, None), file(11), &set(&[]));
+        names.forget_gone(&set(&[]), None, 100);
+        assert_eq!(names.path_of(Sha256([11; 32])), Some(hash(1)));
+        // The next one does not find it: it is gone.
+        names.scan_begins();
+        names.forget_gone(&set(&[]), None, 100);
+        assert_eq!((names.path_of(Sha256([11; 32])), names.len()), (None, 0));
+    }
+
+    #[test]
     fn of_two_paths_with_one_nar_the_later_is_found() {
         let mut names = Names::default();
-        names.learn(&narinfo(1, 11, Some(5)), file(11));
-        names.learn(&narinfo(2, 11, Some(5)), file(11));
+        learn(&mut names, &narinfo(1, 11, Some(5)), file(11));
+        learn(&mut names, &narinfo(2, 11, Some(5)), file(11));
         assert_eq!(names.path_of(Sha256([11; 32])), Some(hash(2)));
         names.forget_gone(&set(&[2]), None, 100);
         assert_eq!(names.path_of(Sha256([11; 32])), Some(hash(2)));
@@ -323,7 +354,7 @@ mod tests {
         let paths = [1, 2, 3].map(hash);
         let unread = |names: &Names| names.unread(&paths).collect::<Vec<_>>();
         assert_eq!(unread(&names), paths);
-        names.learn(&narinfo(1, 11, None), file(11));
+        learn(&mut names, &narinfo(1, 11, None), file(11));
         names.were_unreadable(vec![hash(1), hash(2)]);
         assert_eq!((unread(&names), names.len()), (vec![hash(3)], 2));
         // What went and came again is read again.

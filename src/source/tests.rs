@@ -99,18 +99,35 @@ impl Host {
 
     /// Puts a narinfo and what it promises into the bank.
     fn put(&self, digit: char, nar: &[u8], promised: u64) -> StorePathHash {
+        self.put_file(digit, nar, ("none", nar), promised)
+    }
+
+    /// Puts a narinfo and its NAR into the bank, in a file that is compressed.
+    fn put_compressed(&self, digit: char, nar: &[u8]) -> StorePathHash {
+        let file = zstd::encode_all(nar, 1).unwrap();
+        self.put_file(digit, nar, ("zstd", &file), file.len() as u64)
+    }
+
+    fn put_file(
+        &self,
+        digit: char,
+        nar: &[u8],
+        (compression, file): (&str, &[u8]),
+        promised: u64,
+    ) -> StorePathHash {
         let path = path(digit);
         let nar_hash = Sha256::of(nar);
-        let url = format!("nar/{}.nar", nar_hash.to_nix32());
+        let ending = if compression == "zstd" { ".zst" } else { "" };
+        let url = format!("nar/{}.nar{ending}", nar_hash.to_nix32());
         let narinfo = NarInfo {
             info: PathInfo::new(path.clone(), nar_hash, nar.len() as u64),
             url: url.clone(),
-            compression: "none".into(),
-            file_hash: Some(nar_hash),
+            compression: compression.into(),
+            file_hash: Some(Sha256::of(file)),
             file_size: Some(promised),
         };
         std::fs::create_dir_all(self.at("bank/nar")).unwrap();
-        std::fs::write(self.at("bank").join(url), nar).unwrap();
+        std::fs::write(self.at("bank").join(url), file).unwrap();
         let name = format!("{}.narinfo", path.hash());
         std::fs::write(self.at("bank").join(name), narinfo.to_text(&StoreDir::default())).unwrap();
         path.hash()
@@ -241,6 +258,27 @@ fn what_a_bank_holds_damaged_is_absent_and_leaves_the_others_alone() {
     for damaged in [short, without, broken, foreign] {
         assert!(cache.find(damaged).unwrap().is_none(), "{damaged}");
     }
+}
+
+#[test]
+fn a_nar_that_came_after_the_scan_is_found_by_its_name_alone() {
+    let host = Host::new();
+    let cache = host.cache();
+    let nar_of = |nar: &[u8]| {
+        let request =
+            NarRequest::parse(&format!("{}.nar", Sha256::of(nar).to_nix32()), None).unwrap();
+        cache.first(|source| source.nar(request)).unwrap()
+    };
+    let asked_for = host.put_compressed('a', b"asked for");
+    let pushed = host.put_compressed('b', b"pushed");
+    cache.look().unwrap();
+    assert!(cache.find(asked_for).unwrap().is_some());
+    cache.own_bank().unwrap().came(pushed);
+    // What the scan found, which was before both.
+    cache.learn();
+    assert!(nar_of(b"asked for").is_some());
+    assert!(nar_of(b"pushed").is_some());
+    assert!(nar_of(b"never here").is_none());
 }
 
 #[test]
