@@ -197,6 +197,7 @@ impl StateDb {
         watch.busy_timeout(Duration::ZERO).map_err(failed)?;
         let prepared = pushes::prepare(&reader).and_then(|()| tokens::prepare(&reader));
         let prepared = prepared.and_then(|()| pins::prepare(&reader));
+        let prepared = prepared.and_then(|()| names::prepare(&reader));
         let prepared = prepared.and_then(|()| uses::prepare(&reader));
         let prepared = prepared.and_then(|()| verification::prepare(&reader));
         prepared.and_then(|()| jobs::prepare(&reader)).map_err(failed)?;

@@ -1,13 +1,19 @@
 //! Under which names NARs were pushed.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StateDb, StateError, bad};
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
 
-const NAME: &str = "INSERT OR IGNORE INTO nar_names (cache, name, nar_hash, compression) \
+/// How many names are kept of all caches; the newest ones. Some 200 bytes each.
+const MAX_NAMES: i64 = 1_000_000;
+
+// What is pushed again is as new as that.
+const NAME: &str = "INSERT OR REPLACE INTO nar_names (cache, name, nar_hash, compression) \
                     VALUES (?1, ?2, ?3, ?4)";
+const FORGET: &str = "DELETE FROM nar_names WHERE number <= \
+                      (SELECT max(number) FROM nar_names) - ?1";
 const FIND: &str = "SELECT nar_hash, compression FROM nar_names WHERE cache = ?1 AND name = ?2";
 
 /// A NAR as Nix named it when it pushed it: after the hash of the compressed file.
@@ -26,6 +32,14 @@ pub struct NarName {
 impl StateDb {
     /// Notes names of NARs, all of them in one transaction.
     pub fn record_nar_names(&self, names: &[NarName]) -> Result<(), StateError> {
+        self.record_nar_names_of(names, MAX_NAMES)
+    }
+
+    pub(super) fn record_nar_names_of(
+        &self,
+        names: &[NarName],
+        most: i64,
+    ) -> Result<(), StateError> {
         self.write(|connection| {
             let mut insert = connection.prepare_cached(NAME)?;
             for NarName { cache, name, nar_hash, compression } in names {
@@ -36,7 +50,7 @@ impl StateDb {
                     compression
                 ])?;
             }
-            Ok(())
+            connection.prepare_cached(FORGET)?.execute([most]).map(drop)
         })
     }
 
@@ -56,4 +70,9 @@ impl StateDb {
             row.optional()
         })
     }
+}
+
+/// Fails where a table is not what this version reads.
+pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    [NAME, FORGET, FIND].into_iter().try_for_each(|sql| connection.prepare(sql).map(drop))
 }

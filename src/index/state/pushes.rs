@@ -6,17 +6,21 @@ use super::{StateDb, StateError, bad};
 use crate::nix::hash::Sha256;
 use crate::nix::store_path::{StorePath, StorePathHash};
 
+/// How many pushes are kept of all caches; the newest ones. Some 230 bytes each.
+const MAX_PUSHES: i64 = 1_000_000;
 /// How many conflicts are kept; the newest ones.
 const MAX_CONFLICTS: i64 = 10_000;
 
 const PUSH: &str = "INSERT INTO pushes (cache, hash, path, nar_hash, nar_size, pusher, token, \
                     address, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const FORGET_PUSHES: &str = "DELETE FROM pushes WHERE rowid <= \
+                             (SELECT max(rowid) FROM pushes) - ?1";
 const PUSHES: &str = "SELECT cache, path, nar_hash, nar_size, pusher, token, address, at \
                       FROM pushes WHERE hash = ?1 AND (?2 IS NULL OR cache = ?2) ORDER BY rowid";
 const CONFLICT: &str = "INSERT INTO conflicts (cache, hash, kept, refused, pusher, token, address, \
                         at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const FORGET: &str = "DELETE FROM conflicts WHERE number <= \
-                      (SELECT max(number) FROM conflicts) - ?1";
+const FORGET_CONFLICTS: &str = "DELETE FROM conflicts WHERE number <= \
+                                (SELECT max(number) FROM conflicts) - ?1";
 const CONFLICTS: &str = "SELECT cache, hash, kept, refused, pusher, token, address, at \
                          FROM conflicts WHERE hash = ?1 AND (?2 IS NULL OR cache = ?2) \
                          ORDER BY number";
@@ -66,6 +70,14 @@ pub struct ConflictRecord {
 impl StateDb {
     /// Notes who published what, all of it in one transaction.
     pub fn record_pushes(&self, pushes: &[PushRecord]) -> Result<(), StateError> {
+        self.record_pushes_of(pushes, MAX_PUSHES)
+    }
+
+    pub(super) fn record_pushes_of(
+        &self,
+        pushes: &[PushRecord],
+        most: i64,
+    ) -> Result<(), StateError> {
         self.write(|connection| {
             let mut insert = connection.prepare_cached(PUSH)?;
             for push in pushes {
@@ -81,7 +93,7 @@ impl StateDb {
                     push.at
                 ])?;
             }
-            Ok(())
+            connection.prepare_cached(FORGET_PUSHES)?.execute([most]).map(drop)
         })
     }
 
@@ -118,7 +130,7 @@ impl StateDb {
                 conflict.address,
                 conflict.at
             ])?;
-            connection.prepare_cached(FORGET)?.execute([most]).map(drop)
+            connection.prepare_cached(FORGET_CONFLICTS)?.execute([most]).map(drop)
         })
     }
 
@@ -137,7 +149,7 @@ impl StateDb {
 
 /// Fails where a table is not what this version reads.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    for statement in [PUSH, PUSHES, CONFLICT, FORGET, CONFLICTS] {
+    for statement in [PUSH, FORGET_PUSHES, PUSHES, CONFLICT, FORGET_CONFLICTS, CONFLICTS] {
         connection.prepare(statement)?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::{StateError, error};
 
 /// What leads from each schema to the next, from an empty database on. What stands here was released
 /// and is never changed; a new schema is a new entry.
-pub(super) const SCHEMAS: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
+pub(super) const SCHEMAS: [&str; 5] = [FIRST, SECOND, THIRD, FOURTH, FIFTH];
 
 const FIRST: &str = "
 CREATE TABLE tokens (
@@ -181,6 +181,22 @@ CREATE TABLE findings (
     at INTEGER NOT NULL,
     PRIMARY KEY (cache, hash, kind)
 ) STRICT, WITHOUT ROWID;
+";
+
+const FIFTH: &str = "
+-- The names of NARs have an order, so that the oldest can go.
+ALTER TABLE nar_names RENAME TO earlier_nar_names;
+CREATE TABLE nar_names (
+    number INTEGER PRIMARY KEY,
+    cache TEXT NOT NULL,
+    name TEXT NOT NULL,
+    nar_hash TEXT NOT NULL,
+    compression TEXT NOT NULL,
+    UNIQUE (cache, name)
+) STRICT;
+INSERT INTO nar_names (cache, name, nar_hash, compression)
+    SELECT cache, name, nar_hash, compression FROM earlier_nar_names;
+DROP TABLE earlier_nar_names;
 ";
 
 /// Brings the database to the last of `schemas`, in one transaction; refuses a newer one.

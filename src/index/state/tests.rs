@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::index::uses::Use;
 use crate::nix::hash::Sha256;
+use crate::nix::nar_url::NarFileName;
 use crate::nix::store_path::{StorePath, StorePathHash};
 
 fn token(id: &str) -> TokenRecord {
@@ -41,6 +42,15 @@ fn push(cache: &str, letter: char) -> PushRecord {
     }
 }
 
+fn nar_name(number: u8) -> NarName {
+    NarName {
+        cache: "default".into(),
+        name: NarFileName::zstd(Sha256([number ^ 0xff; 32])),
+        nar_hash: Sha256([number; 32]),
+        compression: "xz".into(),
+    }
+}
+
 fn conflict(number: u8) -> ConflictRecord {
     ConflictRecord {
         cache: "default".into(),
@@ -70,6 +80,7 @@ fn filled(data: &Path) -> StateDb {
     for number in 0..60 {
         state.record_conflict(&conflict(number)).unwrap();
     }
+    state.record_nar_names(&(0..60).map(nar_name).collect::<Vec<_>>()).unwrap();
     let hashes: Vec<_> = "abcdfg".chars().map(|letter| path(letter).hash()).collect();
     for number in 0..60 {
         let name = format!("pin-{number}");
@@ -191,6 +202,45 @@ fn only_the_newest_conflicts_are_kept() {
     }
     let kept = state.conflicts_of(None, path('a').hash()).unwrap();
     assert_eq!(kept, [conflict(6), conflict(7), conflict(8), conflict(9)]);
+}
+
+#[test]
+fn only_the_newest_pushes_and_names_are_kept_and_what_is_pushed_again_is_new() {
+    let data = tempfile::tempdir().unwrap();
+    let state = StateDb::open(data.path()).unwrap();
+    for letter in "abcd".chars() {
+        state.record_pushes_of(&[push("default", letter)], 2).unwrap();
+    }
+    let is_known = |letter| !state.pushes_of(None, path(letter).hash()).unwrap().is_empty();
+    assert_eq!(['a', 'b', 'c', 'd'].map(is_known), [false, false, true, true]);
+    for number in [1, 2, 1, 3] {
+        state.record_nar_names_of(&[nar_name(number)], 2).unwrap();
+    }
+    let is_known = |number| {
+        let found = state.nar_of_name("default", nar_name(number).name).unwrap();
+        found.inspect(|found| assert_eq!(*found, (Sha256([number; 32]), "xz".into()))).is_some()
+    };
+    assert_eq!([1, 2, 3].map(is_known), [true, false, true]);
+}
+
+#[test]
+fn names_of_nars_that_an_earlier_version_kept_are_found() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::create_dir(data.path().join("state")).unwrap();
+    let path = file(data.path());
+    let mut connection = Connection::open(&path).unwrap();
+    schema::migrate(&mut connection, &path, &schema::SCHEMAS[..4]).unwrap();
+    let name = nar_name(1);
+    connection
+        .execute(
+            "INSERT INTO nar_names VALUES ('default', ?1, ?2, 'xz')",
+            [name.name.file_name(), name.nar_hash.to_nix32()],
+        )
+        .unwrap();
+    drop(connection);
+    let state = StateDb::open(data.path()).unwrap();
+    let found = state.nar_of_name("default", name.name).unwrap();
+    assert_eq!(found, Some((name.nar_hash, "xz".into())));
 }
 
 #[test]
