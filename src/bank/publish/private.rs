@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -169,15 +170,35 @@ fn owner_of_parent(path: &Path) -> io::Result<Option<(u32, u32)>> {
     Ok(Some((owner.uid(), owner.gid())))
 }
 
+/// The first of the files that [`set_database_aside`] gave a name, and that still lie there.
+pub fn database_set_aside(database: &Path) -> Result<Option<PathBuf>, BankError> {
+    let directory = database.parent().unwrap_or(Path::new("/"));
+    let mut beginning = database.file_name().unwrap_or_default().to_owned();
+    beginning.push(ASIDE);
+    let mut first: Option<PathBuf> = None;
+    for entry in std::fs::read_dir(directory).map_err(io_error(directory))? {
+        let entry = entry.map_err(io_error(directory))?;
+        let is_aside = entry.file_name().as_bytes().starts_with(beginning.as_bytes());
+        let is_first = || first.as_ref().is_none_or(|first| entry.path() < *first);
+        if is_aside && is_first() {
+            first = Some(entry.path());
+        }
+    }
+    Ok(first)
+}
+
+/// What stands between the name of a database that was set aside and when that was.
+const ASIDE: &str = ".corrupt-";
+
 /// Gives the files of a damaged database other names, and says what the main one is called now.
 ///
 /// The main file goes first: without it, what is left in the others is not taken for part of a new
 /// database by whoever calls this again after a crash, which [`crate::index::state`] does.
 pub fn set_database_aside(database: &Path, stamp: &str) -> Result<PathBuf, BankError> {
     let named = |ending: &str| PathBuf::from(format!("{}{ending}", database.display()));
-    let aside = named(&format!(".corrupt-{stamp}"));
+    let aside = named(&format!("{ASIDE}{stamp}"));
     for ending in ["", "-wal", "-shm"] {
-        let (from, to) = (named(ending), named(&format!(".corrupt-{stamp}{ending}")));
+        let (from, to) = (named(ending), named(&format!("{ASIDE}{stamp}{ending}")));
         match system::rename_new(&from, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed.map_err(io_error(&from))?,
@@ -285,10 +306,19 @@ mod tests {
         let database = root.path().join("a.sqlite");
         std::fs::write(&database, "main").unwrap();
         std::fs::write(root.path().join("a.sqlite-wal"), "log").unwrap();
+        std::fs::write(root.path().join("ab.sqlite.corrupt-0"), "of another").unwrap();
+        assert_eq!(database_set_aside(&database).unwrap(), None);
         let aside = set_database_aside(&database, "1").unwrap();
         assert_eq!(aside, root.path().join("a.sqlite.corrupt-1"));
+        assert_eq!(database_set_aside(&database).unwrap().as_ref(), Some(&aside));
         assert_eq!(std::fs::read_to_string(aside).unwrap(), "main");
         assert!(root.path().join("a.sqlite.corrupt-1-wal").exists());
         assert!(!root.path().join("a.sqlite-wal").exists());
+    }
+
+    #[test]
+    fn whether_a_database_was_set_aside_is_no_guess_where_its_directory_cannot_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        database_set_aside(&root.path().join("missing/a.sqlite")).unwrap_err();
     }
 }

@@ -159,17 +159,8 @@ impl StateDb {
     }
 
     /// A database that was damaged and set aside, if one lies there still: what was pinned in it is not known.
-    pub fn set_aside(&self) -> Option<PathBuf> {
-        let name = format!("{FILE}.corrupt-");
-        let entries = std::fs::read_dir(self.file.parent()?).ok()?;
-        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut aside: Vec<PathBuf> = files
-            .filter(|file| {
-                file.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&name))
-            })
-            .collect();
-        aside.sort_unstable();
-        aside.into_iter().next()
+    pub fn set_aside(&self) -> Result<Option<PathBuf>, StateError> {
+        Ok(private::database_set_aside(&self.file)?)
     }
 
     /// Changes whenever anybody, in this process or another, has written. Takes microseconds and waits

@@ -208,7 +208,7 @@ impl<'a> Collector<'a> {
     /// Says what would go at `now`, in seconds since 1970. Blocks, for as long as it takes to read every narinfo.
     pub fn plan(&self, policy: &Policy, now: i64) -> Result<Plan<'a>, CollectError> {
         let name = &self.cache.name;
-        if let Some(damaged) = self.state.set_aside() {
+        if let Some(damaged) = self.state.set_aside()? {
             return Err(CollectError::PinsLost(damaged));
         }
         let (collecting, mut graph) = self.begin()?;
