@@ -39,3 +39,6 @@ pub mod service;
 pub mod app;
 
 pub mod cli;
+
+// The allocator of the program: `main.rs` alone has it.
+use tikv_jemallocator as _;
