@@ -185,6 +185,7 @@ impl Export<'_> {
     ) -> Result<ExportSummary, ExportError> {
         let store_dir = self.origin.store_dir();
         publish::make_directories(directory)?;
+        publish::sweep_abandoned(directory)?;
         let info = CacheInfo { store_dir: store_dir.clone(), want_mass_query: true, priority: 40 };
         match Bank::store_dir_at(directory) {
             Some(theirs) if theirs != *store_dir => {

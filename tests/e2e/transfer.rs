@@ -1,6 +1,12 @@
 //! Paths of another binary cache are brought into one of ours, and taken out of it again.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::Value;
 
@@ -263,9 +269,81 @@ fn a_file_cache_that_is_exported_is_one_that_nix_substitutes_from() {
     for name in ORDINARY {
         assert!(client.dump(path(name)) == fixtures().dump(path(name)), "{name}");
     }
-    // What is there is not written again, and what is gone is.
+    // What is there is not written again, and what is gone is; what was left half done goes after a day.
+    let left = ["tmp/1-1.part", "tmp/1-2.part"].map(|name| directory.join(name));
+    let ago = [48, 1].map(|hours| SystemTime::now() - Duration::from_secs(hours * 60 * 60));
+    for (left, then) in left.iter().zip(ago) {
+        fs::write(left, "half").unwrap();
+        fs::File::options().write(true).open(left).unwrap().set_modified(then).unwrap();
+    }
     fs::remove_file(directory.join(format!("{}.narinfo", path("leaf").hash()))).unwrap();
     let again: Value =
         serde_json::from_slice(&command_line(&words).expect_success().stdout).unwrap();
     assert_eq!(again["written"], 1, "{again}");
+    assert_eq!(left.map(|left| left.exists()), [false, true]);
+}
+
+/// What is in the files of a directory that are whole, by their names in it.
+fn files_of(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut files, mut directories) = (BTreeMap::new(), vec![directory.to_path_buf()]);
+    while let Some(next) = directories.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_none_or(|ending| ending != "part") {
+                let name = path.strip_prefix(directory).unwrap().to_owned();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn an_export_that_is_killed_leaves_nothing_wrong_and_goes_on_when_it_is_run_again() {
+    let (own, bank) = exporting();
+    let paths = ["top", "bytes", "link"].map(|name| path(name).as_str());
+    for form in ["--file-cache", "--output"] {
+        let words = |out: &Path| {
+            let words = ["export", "--from", &bank, form, out.to_str().unwrap()];
+            [&words[..], &paths].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let contents = |out: &Path| match form {
+            "--output" => BTreeMap::from([(PathBuf::new(), fs::read(out).unwrap_or_default())]),
+            _ => files_of(out),
+        };
+        let reference = own.path().join(format!("whole{form}"));
+        run(command(snowbank()).args(words(&reference)), 60).expect_success();
+        let whole = contents(&reference);
+        let mut killed = 0;
+        for step in ["write", "fsync", "rename"] {
+            for count in 1.. {
+                let out = own.path().join(format!("killed{form}-{step}-{count}"));
+                let mut order = command(snowbank());
+                order.args(words(&out));
+                order.env("SNOWBANK_FAULT", format!("publish.{step}=kill:{count}"));
+                let has_ended = run(&mut order, 60).code == Some(0);
+                if out.exists() {
+                    // Whatever is visible is as it will be.
+                    for (name, bytes) in contents(&out) {
+                        let name_said = name.display();
+                        assert!(
+                            whole.get(&name) == Some(&bytes),
+                            "{form} {step} {count}: {name_said}"
+                        );
+                    }
+                }
+                run(command(snowbank()).args(words(&out)), 60).expect_success();
+                assert!(contents(&out) == whole, "{form} {step} {count}");
+                if has_ended {
+                    break;
+                }
+                killed += 1;
+            }
+        }
+        // Writing to one file has no such points: the test of one that was cut is about that.
+        let expected = if form == "--output" { 2 } else { 9 };
+        assert!(killed >= expected, "{form}: killed {killed} times only");
+    }
 }

@@ -46,6 +46,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Bank, BankError, DEBUG_INFO};
 use crate::nix::cache_info::{self, CacheInfo};
@@ -53,6 +54,8 @@ use damaged::DAMAGED;
 
 /// Where unfinished files are, in the directory of the finished ones.
 const TEMPORARY: &str = "tmp";
+/// Nobody writes so long at one file without a byte.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// NARs that wait for their narinfo, and journals.
 pub(super) const PENDING: &str = "pending";
 /// Uploads that come in parts.
@@ -214,9 +217,21 @@ fn make_directory(directory: &Path) -> Result<(), BankError> {
 /// Removes what an earlier process left unfinished in `root`. Only for a start: no file that this
 /// process has open may be there.
 pub fn sweep(root: &Path) -> Result<u64, BankError> {
+    sweep_those(root, |_| true)
+}
+
+/// Removes what an earlier process left unfinished in `root` more than a day ago. Others may be writing there.
+pub fn sweep_abandoned(root: &Path) -> Result<u64, BankError> {
+    sweep_those(root, |path| {
+        let modified = std::fs::metadata(path).and_then(|file| file.modified());
+        modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > ABANDONED))
+    })
+}
+
+fn sweep_those(root: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<u64, BankError> {
     let mut removed = 0;
     for path in entries(&root.join(TEMPORARY))? {
-        if path.extension().is_some_and(|extension| extension == "part") {
+        if path.extension().is_some_and(|extension| extension == "part") && is_wanted(&path) {
             remove(&path)?;
             removed += 1;
         }
