@@ -82,14 +82,17 @@ pub(super) struct Admitted {
 impl Admitted {
     /// `leave` is what it was decided by, `source` the address of the client, `None` a unix socket.
     pub(super) fn new(place: &Place<'_>, leave: &Leave, source: Option<IpAddr>) -> Self {
-        let pusher = (place.right != Right::Pull).then(|| match leave {
-            Leave::Open => Pusher::anybody(source),
-            Leave::Token(token) => Pusher::with_token(token, source),
-            Leave::Certificate(certificate) => {
-                Pusher::with_certificate(certificate.label(), source)
-            }
-        });
+        let pusher = (place.right != Right::Pull).then(|| caller(leave, source));
         Self { cache: Arc::clone(place.cache), pusher }
+    }
+}
+
+/// Who it is that was let in by this.
+pub(super) fn caller(leave: &Leave, source: Option<IpAddr>) -> Pusher {
+    match leave {
+        Leave::Open => Pusher::anybody(source),
+        Leave::Token(token) => Pusher::with_token(token, source),
+        Leave::Certificate(certificate) => Pusher::with_certificate(certificate.label(), source),
     }
 }
 
@@ -101,7 +104,7 @@ pub(super) async fn admit(
 ) -> Result<Leave, Failure> {
     let (cache, right) = (place.cache.name.as_str(), place.right);
     let denied = |denial: Denial| {
-        state.metrics.denied(right.label(), denial.label());
+        state.metrics.http.denied(right.label(), denial.label());
         Failure::Denied(denial)
     };
     if place.view.is_some() && right != Right::Pull {

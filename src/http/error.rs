@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{HeaderValue, StatusCode};
 
+use super::line::Reason;
 use crate::auth::Denial;
 use crate::source::cache::Unavailable;
 use crate::source::view::ViewError;
@@ -96,6 +97,9 @@ impl IntoResponse for Failure {
             && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
         {
             headers.insert(CONTENT_RANGE, value);
+        }
+        if !matches!(self, Self::NotFound) {
+            response.extensions_mut().insert(Reason(self.to_string()));
         }
         response
     }

@@ -10,10 +10,9 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::OriginalUri;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH, IF_RANGE, RANGE};
@@ -25,6 +24,7 @@ use tower_service::Service as _;
 use super::auth::{Admitted, Place, admit, credential, keep_private};
 use super::body::FileBody;
 use super::error::Failure;
+use super::line::{Ended, Line, REQUEST_ID, Reason};
 use super::listen::{Client, PatientBody, ReadOn};
 use super::nar::whole_file;
 use super::narinfo::text_response;
@@ -69,27 +69,28 @@ impl Front {
         began: Instant,
         admitted: Option<(Place<'_>, &Leave)>,
     ) -> FrontFuture {
-        let line = self.state.log_requests.then(|| Line::of(&request));
-        if let Some((place, leave)) = admitted {
-            if let Some(response) = self.memory_answer(&request, &place) {
-                self.state.metrics.answered(Route::NarInfo, began.elapsed());
-                if let Some(line) = line {
-                    line.write(response.status(), response.body().size_hint().lower(), began, true);
-                }
+        if let Some((place, leave)) = &admitted {
+            if let Some(response) = self.memory_answer(&request, place) {
+                self.state.metrics.http.answered(Route::NarInfo, began.elapsed());
+                let response = match self.state.log_requests {
+                    true => self.told(response, &request, leave, began),
+                    false => response,
+                };
                 return FrontFuture::Ready(Some(response));
             }
-            if let Some(response) = self.open_file(&request, &place, began) {
+            if let Some(response) = self.open_file(&request, place, leave, began) {
                 return FrontFuture::Ready(Some(response));
             }
-            request.extensions_mut().insert(Admitted::new(&place, leave, self.source));
+            request.extensions_mut().insert(Admitted::new(place, leave, self.source));
         }
         let patience = self.state.body_timeout;
         let patient = |body| ReadOn::new(PatientBody::new(body, patience));
+        let leave = admitted.map_or(&Leave::Open, |(_, leave)| leave);
+        let begun = self.begun(&request, leave, began);
         let routed = self.router.clone().call(request.map(patient));
-        let state = Arc::clone(&self.state);
         FrontFuture::Routed(Box::pin(async move {
             let Ok(response) = routed.await;
-            Ok(count(response, state, began, line))
+            Ok(count(response, begun))
         }))
     }
 
@@ -113,9 +114,9 @@ impl Front {
                 Ok(response)
             }
             Err(failure) => {
-                let line = self.state.log_requests.then(|| Line::of(&request));
+                let begun = self.begun(&request, &Leave::Open, began);
                 drop(ReadOn::new(PatientBody::new(request.into_body(), self.state.body_timeout)));
-                Ok(count(failure.into_response(), Arc::clone(&self.state), began, line))
+                Ok(count(failure.into_response(), begun))
             }
         }
     }
@@ -135,6 +136,36 @@ impl Front {
         let cache = self.state.views.get(&self.state, place.cache, &view.snapshot).await?;
         view.take_out_of(request)?;
         Ok((leave, cache))
+    }
+
+    /// A request that begins to be answered.
+    fn begun<B>(&self, request: &Request<B>, leave: &Leave, at: Instant) -> Begun {
+        self.state.metrics.http.in_flight.inc();
+        let line = Line::of(request, leave, self.source, self.state.log_requests);
+        Begun { state: Arc::clone(&self.state), at, line }
+    }
+
+    /// An answer from memory of which there is to be a line in the log.
+    fn told<B>(
+        &self,
+        mut response: Response<FrontBody>,
+        request: &Request<B>,
+        leave: &Leave,
+        began: Instant,
+    ) -> Response<FrontBody> {
+        let (line, duration) = (Line::of(request, leave, self.source, true), began.elapsed());
+        if let Some(id) = line.id_to_tell(response.status()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        line.write(&Ended {
+            status: response.status(),
+            size_bytes: response.body().size_hint().lower(),
+            first_byte: Some(duration),
+            duration,
+            is_whole: true,
+            reason: None,
+        });
+        response
     }
 
     /// The answer that memory gives, if it is a narinfo and memory knows.
@@ -181,10 +212,10 @@ impl Front {
             }
         };
         metrics.narinfo_memory_hits.inc();
-        metrics.request(Route::NarInfo, status.as_u16());
+        metrics.http.request(Route::NarInfo, request.method(), status.as_u16());
         let whole = |bytes: Bytes| if head { Bytes::new() } else { bytes };
         let response = response.map(whole);
-        metrics.sent(EncodingLabel::Other, response.body().len());
+        metrics.http.sent(EncodingLabel::Other, response.body().len());
         Some(response.map(|bytes| FrontBody::Whole(Some(bytes))))
     }
 
@@ -193,6 +224,7 @@ impl Front {
         &self,
         request: &Request<B>,
         place: &Place<'_>,
+        leave: &Leave,
         began: Instant,
     ) -> Option<Response<FrontBody>> {
         let conditional = [RANGE, IF_NONE_MATCH, IF_RANGE];
@@ -205,15 +237,13 @@ impl Front {
         let name = NarFileName::parse(request.uri().path()[place.rest..].strip_prefix("/nar/")?)?;
         let open = place.cache.open_nar(name)?;
         place.cache.nar_asked_for(name.hash);
-        let state = &self.state;
         let encoding = if name.is_bare() { EncodingLabel::Nar } else { EncodingLabel::Compressed };
         let response = whole_file(&open);
         let body = FileBody::new(Arc::clone(&open.file), 0..open.size);
         let body = axum::body::Body::new(body);
         let mut response = response.map(|()| body);
         response.extensions_mut().insert(CountAs { route: Route::Nar, encoding });
-        let line = state.log_requests.then(|| Line::of(request));
-        Some(count(response, Arc::clone(state), began, line))
+        Some(count(response, self.begun(request, leave, began)))
     }
 }
 
@@ -269,48 +299,40 @@ impl Future for FrontFuture {
     }
 }
 
-fn count(
-    response: Response<axum::body::Body>,
-    state: Arc<State>,
-    began: Instant,
-    line: Option<Line>,
-) -> Response<FrontBody> {
+fn count(mut response: Response<axum::body::Body>, begun: Begun) -> Response<FrontBody> {
     let count =
         response.extensions().get::<CountAs>().copied().unwrap_or(CountAs::route(Route::Other));
     let status = response.status();
-    state.metrics.request(count.route, status.as_u16());
+    begun.state.metrics.http.request(count.route, begun.line.method(), status.as_u16());
+    if let Some(id) = begun.line.id_to_tell(status) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let reason = response.extensions_mut().remove::<Reason>();
     response.map(|body| {
         FrontBody::Counted(Box::new(Counted {
             body,
-            state,
+            begun,
+            status,
             count,
-            began,
             sent: 0,
-            started: false,
+            first_byte: None,
+            reason: reason.map(|reason| reason.0),
             ended: false,
             failed: false,
-            line: line.map(|line| (line, status)),
         }))
     })
 }
 
-/// What the log says of a request, if it says anything.
-struct Line {
-    method: Method,
-    uri: http::Uri,
+/// A request that is being answered, until the last byte of that.
+struct Begun {
+    state: Arc<State>,
+    at: Instant,
+    line: Line,
 }
 
-impl Line {
-    fn of<B>(request: &Request<B>) -> Self {
-        let original = request.extensions().get::<OriginalUri>().map(|original| &original.0);
-        let uri = original.unwrap_or_else(|| request.uri()).clone();
-        Self { method: request.method().clone(), uri }
-    }
-
-    fn write(&self, status: StatusCode, size_bytes: u64, began: Instant, whole: bool) {
-        let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (method, uri, status) = (&self.method, &self.uri, status.as_u16());
-        tracing::info!(%method, %uri, status, size_bytes, duration_us, whole, "request");
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.state.metrics.http.in_flight.dec();
     }
 }
 
@@ -325,14 +347,16 @@ pub enum FrontBody {
 /// A body whose bytes, times and end are counted.
 pub struct Counted {
     body: axum::body::Body,
-    state: Arc<State>,
+    begun: Begun,
+    status: StatusCode,
     count: CountAs,
-    began: Instant,
     sent: u64,
-    started: bool,
+    /// How long it took, once there is one.
+    first_byte: Option<Duration>,
+    /// Why the answer is not what was asked for, or was cut.
+    reason: Option<String>,
     ended: bool,
     failed: bool,
-    line: Option<(Line, StatusCode)>,
 }
 
 impl Counted {
@@ -341,18 +365,22 @@ impl Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if !self.started {
-            self.started = true;
-            self.state.metrics.first_byte(self.count.route, self.began.elapsed());
+        if self.first_byte.is_none() {
+            let took = self.begun.at.elapsed();
+            self.first_byte = Some(took);
+            self.begun.state.metrics.http.first_byte(self.count.route, took);
         }
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.state.metrics.sent(self.count.encoding, bytes);
+                self.begun.state.metrics.http.sent(self.count.encoding, bytes);
                 self.sent += bytes as u64;
                 self.ended = self.body.is_end_stream();
             }
-            Some(Err(_)) => self.failed = true,
+            Some(Err(error)) => {
+                self.failed = true;
+                self.reason = Some(error.to_string());
+            }
             None => self.ended = true,
         }
         Poll::Ready(frame)
@@ -362,13 +390,19 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let whole = !self.failed && (self.ended || self.body.is_end_stream());
-        if let Some((line, status)) = &self.line {
-            line.write(*status, self.sent, self.began, whole);
-        }
+        let Begun { state, at, line } = &self.begun;
+        line.write(&Ended {
+            status: self.status,
+            size_bytes: self.sent,
+            first_byte: self.first_byte,
+            duration: at.elapsed(),
+            is_whole: whole,
+            reason: self.reason.as_deref().or((!whole).then_some("the client left, or was cut")),
+        });
         if whole {
-            self.state.metrics.answered(self.count.route, self.began.elapsed());
+            state.metrics.http.answered(self.count.route, at.elapsed());
         } else {
-            self.state.metrics.aborted_transfers.inc();
+            state.metrics.http.aborted_transfers.inc();
         }
     }
 }

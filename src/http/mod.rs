@@ -7,6 +7,7 @@ pub mod error;
 pub mod front;
 pub mod holdings;
 pub mod landing;
+mod line;
 pub mod listen;
 pub mod nar;
 pub mod narinfo;

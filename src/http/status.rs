@@ -107,10 +107,9 @@ pub async fn metrics(Shared(state): Shared<Arc<State>>) -> Result<Response, Fail
 }
 
 fn count_connections(state: &State) {
-    let stats = &state.connections;
-    let value =
-        |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-    state.metrics.open_connections.set(value(&stats.open));
+    let (stats, metrics) = (&state.connections, &state.metrics);
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    metrics.http.open_connections.set(i64::try_from(value(&stats.open)).unwrap_or(i64::MAX));
     for (event, counter) in [
         ("accepted", &stats.accepted),
         ("refused", &stats.refused),
@@ -122,7 +121,7 @@ fn count_connections(state: &State) {
         ("cut_short", &stats.cut_short),
         ("http2", &stats.http2),
     ] {
-        state.metrics.connections.with_label_values(&[event]).set(value(counter));
+        metrics.http.connections(event, value(counter));
     }
     for (result, version, counter) in [
         ("ok", "1.2", &stats.handshakes_tls12),
@@ -131,6 +130,6 @@ fn count_connections(state: &State) {
         ("timeout", "", &stats.handshake_timeouts),
         ("plain_http", "", &stats.plain_on_tls),
     ] {
-        state.metrics.tls.handshakes.with_label_values(&[result, version]).set(value(counter));
+        metrics.tls.handshakes(result, version, value(counter));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::Pusher;
 use super::publish::{Checked, Ingest, There, stripe};
 use super::refusal::PushError;
 use crate::bank::BankError;
+use crate::metrics::ingest::Stage;
 use crate::native::{CommitRequest, CommitResponse, MAX_COMMIT};
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
@@ -76,7 +78,9 @@ impl Ingest {
         self.rely_on_all_of(&new);
         let write = || {
             if !new.is_empty() {
+                let began = Instant::now();
                 self.bank.commit(&new).inspect_err(|_| self.forget_placed(&new))?;
+                self.took(Stage::Publish, began);
             }
             more.iter().try_for_each(|(hash, text)| self.bank.replace_narinfo(*hash, text))
         };

@@ -20,6 +20,7 @@ use crate::bank::publish::commit::NewPath;
 use crate::bank::publish::pending::Durability;
 use crate::bank::{Bank, BuildId};
 use crate::codec::seekable::Pool;
+use crate::metrics::ingest::{PushMetrics, Stage};
 use crate::nix::nar::Listing;
 use crate::nix::nar_url::NarFileName;
 use crate::nix::narinfo::NarInfo;
@@ -44,6 +45,7 @@ pub struct Ingest {
     pub(super) pool: Pool,
     pub(super) quota: Arc<Quota>,
     recorder: Option<Arc<Recorder>>,
+    pushes: PushMetrics,
     pub(super) stripes: Vec<Mutex<()>>,
     /// The NARs that this process took or read, and whether they are durable: those of an earlier
     /// one are read again before they are believed, because not all of them were synced.
@@ -126,7 +128,9 @@ impl Ingest {
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let Place { cache, source, bank } = place;
+        let pushes = cache.metrics().ingest.of(&cache.name);
         Self {
+            pushes,
             cache,
             source,
             bank,
@@ -208,11 +212,13 @@ impl Ingest {
                 let paths = std::slice::from_ref(&*path);
                 self.rely_on_all_of(paths);
                 let known = self.fresh().get(&path.nar.0).map(|nar| nar.durability);
+                let began = Instant::now();
                 let written = match known {
                     Some(Durability::Now) => self.bank.publish_path(&path),
                     _ => self.bank.commit(paths),
                 };
                 written.inspect_err(|_| self.forget_placed(paths))?;
+                self.took(Stage::Publish, began);
                 self.published(paths);
                 self.note_push(&narinfo.info, pusher);
                 Outcome::Published
@@ -442,6 +448,11 @@ impl Ingest {
         self.cache.changed(&self.source);
     }
 
+    /// Notes how long a step took that went well.
+    pub(super) fn took(&self, stage: Stage, began: Instant) {
+        self.cache.metrics().ingest.took(stage, began);
+    }
+
     /// After a failure: leaves no facts without their NAR.
     pub(super) fn forget_placed(&self, paths: &[NewPath]) {
         for name in paths.iter().map(|path| path.nar.0) {
@@ -452,6 +463,7 @@ impl Ingest {
     }
 
     pub(super) fn note_push(&self, info: &PathInfo, pusher: &Pusher) {
+        self.pushes.pushed(info.nar_size);
         if let Some(recorder) = &self.recorder {
             recorder.pushed(&self.cache.name, info, pusher);
         }

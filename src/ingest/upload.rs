@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ use crate::bank::BankError;
 use crate::bank::publish::Staged;
 use crate::bank::publish::pending::{Durability, UploadId};
 use crate::codec::Compression;
+use crate::metrics::ingest::Stage;
 use crate::native::{FinishUpload, NewUpload, PART_SIZE, UploadState};
 use crate::nix::hash::{Hasher, Sha256};
 use crate::nix::nar::Listing;
@@ -325,7 +327,9 @@ impl Ingest {
         let replaced = self.bank.open_pending(name).ok().flatten().map_or(0, |(_, size)| size);
         let facts = Facts::of(nar).to_json();
         let listing = nar.listing.as_ref().map(Listing::to_json);
+        let began = Instant::now();
         self.bank.add_pending(name, staged, &facts, listing.as_deref(), durability)?;
+        self.took(Stage::Keep, began);
         self.quota.give_back(replaced);
         self.no_room.clear();
         self.fresh().insert(name, Fresh::now(durability));
@@ -421,7 +425,10 @@ impl Ingest {
     ) -> Result<(Taken, Staged), PushError> {
         let staged = Staged::create(self.bank.root())?;
         let output = Output::within(staged.file(), room);
-        Ok((take(body, compression, limits, keep, &self.pool, output)?, staged))
+        let began = Instant::now();
+        let taken = take(body, compression, limits, keep, &self.pool, output)?;
+        self.took(Stage::Receive, began);
+        Ok((taken, staged))
     }
 
     /// What is kept of an upload of this pusher; of another's nothing is said.

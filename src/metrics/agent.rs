@@ -1,6 +1,8 @@
 //! The metrics of `snowbank agent`.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::process::ProcessMetrics;
 
 /// What became of an entry of the spool; the label `result`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +18,7 @@ pub enum EntryResult {
 /// All metrics of an agent.
 pub struct AgentMetrics {
     registry: Registry,
+    process: ProcessMetrics,
     entries: IntCounterVec,
     uploads: IntCounterVec,
     /// Entries that wait.
@@ -81,6 +84,7 @@ impl AgentMetrics {
                 "snowbank_agent_waits_total",
                 "Requests that failed in passing, to be asked again.",
             )?,
+            process: ProcessMetrics::new(&registry)?,
             registry,
         })
     }
@@ -97,9 +101,7 @@ impl AgentMetrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+        self.process.render(&self.registry)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::http::raise;
+
 /// All of them.
 pub struct TlsMetrics {
     /// Until when the certificate is valid that a listener shows, in seconds since 1970.
     certificate_expiry: IntGaugeVec,
-    /// Handshakes since the start, by result and version; set from the listener's own counts.
-    pub handshakes: IntGaugeVec,
+    handshakes: IntCounterVec,
     reloads: IntCounterVec,
     renewals: IntCounterVec,
     revocations: IntGauge,
@@ -34,10 +35,10 @@ impl TlsMetrics {
         );
         let handshakes = register!(
             registry,
-            IntGaugeVec::new(
+            IntCounterVec::new(
                 Opts::new(
-                    "snowbank_tls_handshakes",
-                    "TLS handshakes since the start, by result and version.",
+                    "snowbank_tls_handshakes_total",
+                    "TLS handshakes, by result and version.",
                 ),
                 &["result", "version"],
             )
@@ -73,6 +74,11 @@ impl TlsMetrics {
     pub fn shown(&self, listener: &str, not_after: i64, revocations: usize) {
         self.certificate_expiry.with_label_values(&[listener]).set(not_after);
         self.revocations.set(i64::try_from(revocations).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many handshakes ended so since the start; both labels are of fixed sets.
+    pub fn handshakes(&self, result: &'static str, version: &'static str, count: u64) {
+        raise(&self.handshakes.with_label_values(&[result, version]), count);
     }
 
     /// Notes that a certificate was issued, or was not.

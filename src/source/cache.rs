@@ -239,6 +239,11 @@ impl Cache {
         }
     }
 
+    /// Where it is counted what becomes of it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The keys that sign.
     pub fn keys(&self) -> Arc<KeyRing> {
         self.signer.keys()

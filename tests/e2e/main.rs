@@ -35,6 +35,8 @@ mod faults;
 mod heal;
 mod hook;
 mod listings;
+mod logs;
+mod monitoring;
 mod nars;
 mod overload;
 mod parts;

@@ -100,7 +100,7 @@ fn r21_a_reader_that_stops_is_cut_and_one_that_is_slow_but_moves_is_not() {
     };
     let length = begin(&mut stopped);
     begin(&mut slow);
-    let is_cut = || server.metric("snowbank_connections", "event=\"stall_timeout\"") > 0.0;
+    let is_cut = || server.metric("snowbank_connections_total", "event=\"stall_timeout\"") > 0.0;
     let start = Instant::now();
     let mut arrived = 0;
     // A quarter of a megabyte every quarter of a second, for longer than the server waits for one that stands still.

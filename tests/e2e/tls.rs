@@ -101,7 +101,7 @@ impl Secure {
     }
 
     pub(crate) fn handshakes(&self, labels: &str) -> f64 {
-        self.server.metric("snowbank_tls_handshakes", labels)
+        self.server.metric("snowbank_tls_handshakes_total", labels)
     }
 }
 
@@ -120,9 +120,9 @@ fn ordinary() -> Vec<&'static StorePath> {
 fn a_real_nix_substitutes_over_http2_with_the_authority_in_its_settings() {
     let (secure, other) = (Secure::start(""), Authority::new());
     for version in Version::BOTH {
-        let before = secure.server.metric("snowbank_connections", "event=\"http2\"");
+        let before = secure.server.metric("snowbank_connections_total", "event=\"http2\"");
         secure.substitute(version, &secure.url());
-        let after = secure.server.metric("snowbank_connections", "event=\"http2\"");
+        let after = secure.server.metric("snowbank_connections_total", "event=\"http2\"");
         assert!(after > before, "{version:?} did not speak HTTP/2");
         // Who trusts another authority gets nothing.
         let stranger = Client::new(version, &fixtures().store);
@@ -147,7 +147,7 @@ fn tls_1_2_and_1_3_are_spoken_with_either_http_and_nothing_older() {
         }
         assert_eq!(secure.handshakes(&format!("version=\"{version}\"")), 2.0);
     }
-    assert_eq!(secure.server.metric("snowbank_connections", "event=\"http2\""), 2.0);
+    assert_eq!(secure.server.metric("snowbank_connections_total", "event=\"http2\""), 2.0);
     for old in ["-tls1", "-tls1_1"] {
         secure.openssl(&[old, "-cipher", "ALL:@SECLEVEL=0"]).expect_failure();
     }
@@ -320,7 +320,7 @@ fn a_reader_over_http2_that_takes_nothing_is_cut_and_one_that_is_slow_is_not() {
     );
     let mut reader = order.args(["-c", &script]).spawn().unwrap();
     wait_until("the silent one is cut", Duration::from_secs(30), || {
-        secure.server.metric("snowbank_connections", "event=\"stall_timeout\"") == 1.0
+        secure.server.metric("snowbank_connections_total", "event=\"stall_timeout\"") == 1.0
     });
     reader.kill().unwrap();
     reader.wait().unwrap();

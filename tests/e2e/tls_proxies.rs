@@ -69,7 +69,7 @@ fn download(secure: &Secure, base: &str, what: &str) {
 fn a_thousand_downloads_from_the_server_itself_are_whole() {
     let secure = Secure::start("");
     download(&secure, &secure.url(), "ourselves");
-    assert!(secure.server.metric("snowbank_connections", "event=\"http2\"") >= 1.0);
+    assert!(secure.server.metric("snowbank_connections_total", "event=\"http2\"") >= 1.0);
     assert_eq!(secure.server.metric("snowbank_aborted_transfers_total", ""), 0.0);
 }
 

@@ -2,6 +2,7 @@
 //! it (R27), disks that do not answer, and blocks that are there once.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     thread,
@@ -13,6 +14,7 @@ use crate::{
     commands::property,
     e2e::{
         made::{Form, Made, closure},
+        prometheus::metrics_in,
         pushed::{Acknowledged, Pusher, Stop, check, narinfos, verify},
         server::Setup,
     },
@@ -289,6 +291,32 @@ fn a_pool_that_lost_a_disk_of_its_mirror_serves_on_and_says_so() {
     run("zpool", ["detach", bed.pool.name(), spare.path().to_str().unwrap()]);
     wait_until("health is well", PATIENCE, || health(&server).1["status"] == "ok");
     server.assert_alive();
+}
+
+#[test]
+fn what_the_dashboard_and_the_alerts_are_about_is_exported_where_there_is_a_pool() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    run("zpool", ["scrub", "-w", bed.pool.name()]);
+    let server = bed.start(OPEN);
+    // The machine has no project.
+    let texts = [
+        include_str!("../../nixos/monitoring/dashboard.json"),
+        include_str!("../../nixos/monitoring/rules.yml"),
+    ];
+    let names: BTreeSet<&str> = texts
+        .iter()
+        .flat_map(|text| metrics_in(text))
+        .filter(|name| name.starts_with("snowbank_zfs_"))
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        wait_until(name, PATIENCE, || {
+            let text = server.get("/metrics").expect(200).text();
+            text.lines().any(|line| {
+                line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))
+            })
+        });
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::fault;
 use crate::http::error::{Failure, RETRY_SECONDS};
+use crate::http::line::Reason;
 use crate::http::state::CountAs;
 use crate::ingest::{Class, PushError};
 use crate::metrics::Route;
@@ -48,8 +49,13 @@ pub(super) fn refuse(error: &PushError) -> Response {
 
 /// A line of text.
 pub(super) fn line(status: StatusCode, text: &str) -> Response {
-    let text = format!("{}\n", text.replace(['\n', '\r'], " "));
-    with_headers(status, "text/plain; charset=utf-8", text.into_bytes())
+    let text = text.replace(['\n', '\r'], " ");
+    let body = format!("{text}\n").into_bytes();
+    let mut response = with_headers(status, "text/plain; charset=utf-8", body);
+    if !status.is_success() {
+        response.extensions_mut().insert(Reason(text));
+    }
+    response
 }
 
 /// A refusal of the native API. The status is that of the first reason.
@@ -61,7 +67,11 @@ pub(super) fn refuse_all(errors: &[PushError]) -> Response {
         reason: error.to_string(),
         send_again: matches!(error, PushError::NoNar { .. } | PushError::MissingReferences { .. }),
     });
-    json(status, &Refusals { errors: reasons.collect() })
+    let mut response = json(status, &Refusals { errors: reasons.collect() });
+    if let Some(first) = errors.first() {
+        response.extensions_mut().insert(Reason(first.to_string()));
+    }
+    response
 }
 
 /// A refusal of the native API for a reason that is not of the push itself.

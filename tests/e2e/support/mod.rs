@@ -10,6 +10,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod made;
 pub(crate) mod nix;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod push;
 pub(crate) mod pushed;

@@ -1,0 +1,213 @@
+//! What ops scrape: as Prometheus wants it, with an alert for each thing that goes wrong and no empty panel.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+};
+
+use serde_json::Value;
+
+use crate::{
+    support::{
+        PATIENCE,
+        authority::Authority,
+        bank::{DataDirectory, data_directory},
+        command,
+        fixtures::{ORDINARY, fixtures, path},
+        host::{Host, Process},
+        http::Connection,
+        nix::{Scratch, run, tempdir},
+        project,
+        prometheus::{Prometheus, metrics_in},
+        server::{Server, Setup},
+        snowbank, wait_until,
+    },
+    tls,
+};
+
+fn monitoring(name: &str) -> PathBuf {
+    project().join("nixos/monitoring").join(name)
+}
+
+fn promtool(words: &[&str], input: &str) -> (bool, String) {
+    let mut order = command("promtool");
+    order.args(words).current_dir(monitoring(""));
+    let mut child =
+        order.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_is_silent_otherwise() {
+    for words in [["check", "rules", "rules.yml"], ["test", "rules", "rules.test.yml"]] {
+        let (is_well, said) = promtool(&words, "");
+        assert!(is_well, "{said}");
+    }
+    let rules = fs::read_to_string(monitoring("rules.yml")).unwrap();
+    let tests = fs::read_to_string(monitoring("rules.test.yml")).unwrap();
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let mut count = 0;
+    for alert in alerts {
+        let cases: Vec<&str> = tests
+            .split("- name: ")
+            .filter(|case| case.contains(&format!("alertname: {alert}\n")))
+            .collect();
+        let silent = cases.iter().filter(|case| case.contains("exp_alerts: []")).count();
+        assert!(
+            silent > 0 && cases.len() > silent,
+            "{alert} has no test in which it is silent, or none in which it fires"
+        );
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}
+
+/// A server that does all that it can without ZFS, an agent, and the upstream of the server.
+struct Fleet {
+    server: Server,
+    agent: SocketAddr,
+    _upstream: (DataDirectory, Server),
+    _agent: Process,
+    _host: Host,
+    _authority: Authority,
+    _directory: DataDirectory,
+    _own: Scratch,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let (authority, own) = (Authority::new(), tempdir());
+        let directory = data_directory(&fixtures().bank("zstd"));
+        let upstream = Setup::on(&directory.data).bank_only(&fixtures().store).start();
+        let upstream = (directory, upstream);
+        let directory = data_directory(&fixtures().bank("xz"));
+        // Another cache of the same store directory.
+        fs::create_dir(directory.data.join("team")).unwrap();
+        let info = "nix-cache-info";
+        fs::copy(directory.bank().join(info), directory.data.join("team").join(info)).unwrap();
+        let more = format!(
+            "[cache.default]\npush = \"token\"\nkeep_unused = \"30d\"\nupstream_deadline = \"30s\"\n\
+             upstreams = [{{ url = \"{}\", keys = [\"{}\"] }}]\n[cache.team]\npush = \"open\"\n",
+            upstream.1.url(),
+            upstream.1.key()
+        );
+        let server = tls::setup(&authority.issue("server"), &directory, &own, (&more, "")).start();
+        let host = Host::new();
+        let mut order = host.snowbank();
+        order.args(["agent", "--listen", "127.0.0.1:0", "--to", &server.url()]);
+        let mut process = Process::start(order.stdout(Stdio::piped()), &host.file("log"));
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let agent = lines.next().unwrap().unwrap();
+        let agent = agent.trim_start_matches("listening on http://").parse().unwrap();
+        Self {
+            server,
+            agent,
+            _upstream: upstream,
+            _agent: process,
+            _host: host,
+            _authority: authority,
+            _directory: directory,
+            _own: own,
+        }
+    }
+
+    /// Something of everything.
+    fn work(&self) {
+        let server = &self.server;
+        for name in ORDINARY {
+            server.get(&format!("/{}.narinfo", path(name).hash())).expect(200);
+        }
+        server.get("/00000000000000000000000000000000.narinfo").expect(404);
+        // From upstream.
+        let narinfo = server.get(&format!("/{}.narinfo", path("big").hash())).expect(200).text();
+        let url = crate::support::http::field(&narinfo, "URL").unwrap();
+        server.get(&format!("/{url}")).expect(200);
+        server
+            .connect()
+            .request("PUT", &format!("/{}.narinfo", path("big").hash()), &[("content-length", "0")])
+            .expect(401);
+        let bank = fixtures().bank("zstd");
+        let to = format!("{}/c/team", server.url());
+        let words = ["import", bank.to_str().unwrap(), "--to", &to, "--quiet"];
+        run(command(snowbank()).args(words), 60).expect_success();
+        for words in [&["verify", "--cache", "default"][..], &["gc", "--cache", "default"]] {
+            let mut order = command(snowbank());
+            order.args(words).arg("--config").arg(self._own.path().join("snowbank.toml"));
+            run(order.arg("--data-dir").arg(server.data()), 60).expect_success();
+        }
+    }
+
+    fn exported(&self) -> [String; 2] {
+        [self.server.address(), self.agent].map(|address| {
+            Connection::open(address).request("GET", "/metrics", &[]).expect(200).text()
+        })
+    }
+}
+
+#[test]
+fn what_is_exported_is_as_prometheus_wants_it_and_no_alert_is_about_anything_else() {
+    let fleet = Fleet::start();
+    fleet.work();
+    let exported = fleet.exported();
+    for text in &exported {
+        let (is_well, said) = promtool(&["check", "metrics"], text);
+        assert!(is_well && said.trim().is_empty(), "{said}");
+    }
+    let is_exported =
+        |name: &str| exported.iter().any(|text| text.contains(&format!("# TYPE {name} ")));
+    let rules = fs::read_to_string(monitoring("rules.yml")).unwrap();
+    let names = metrics_in(&rules);
+    assert!(names.len() > 15, "{names:?}");
+    // Those of ZFS are seen where there is one: tests/zfs.
+    for name in names.iter().filter(|name| !name.starts_with("snowbank_zfs_")) {
+        assert!(is_exported(name), "{name} is not exported");
+    }
+}
+
+#[test]
+fn no_panel_of_the_dashboard_is_empty_while_a_server_works() {
+    let fleet = Fleet::start();
+    let prometheus = Prometheus::scraping(&[fleet.server.address(), fleet.agent]);
+    wait_until("both to be scraped", PATIENCE, || prometheus.query("up == 1").len() == 2);
+    fleet.work();
+    let text = fs::read_to_string(monitoring("dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let (mut row, mut seen) = ("", 0);
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        if panel["type"] == "row" {
+            row = title;
+            continue;
+        }
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$__rate_interval", "1m").replace("$instance", ".*");
+            if row == "ZFS" {
+                // Understood, if nothing more: there is none here.
+                prometheus.query(&query);
+                continue;
+            }
+            wait_until(&format!("{row}: {title}: {query}"), PATIENCE, || {
+                fleet.server.get(&format!("/{}.narinfo", path("leaf").hash())).expect(200);
+                !prometheus.query(&query).is_empty()
+            });
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
+    // What the dashboard is rid of is no error, and none of the alerts is about what is well.
+    for record in [
+        "instance:snowbank_http_errors:ratio_rate5m",
+        "instance:snowbank_narinfo_hits:ratio_rate5m",
+    ] {
+        wait_until(record, PATIENCE, || !prometheus.query(record).is_empty());
+    }
+    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}");
+    assert!(firing.is_empty(), "{firing:?}");
+}
