@@ -335,12 +335,13 @@ impl Rounds {
         let collector = Collector { cache, source, bank: bank.bank(), ingest, state: &self.db };
         let (policy, stops) = (schedule.policy, &self.stops);
         let goes_on = |said: &Said| !stops.load(Ordering::Acquire) && say(said);
-        let now = Timestamp::now().as_second();
+        let (now, began) = (Timestamp::now().as_second(), Instant::now());
         match behind_requests(|| carry_out(&collector, what, &policy, now, &goes_on)) {
             Ok(said) => {
                 let Said { removed, bytes, strays, failed, .. } = said;
                 tracing::info!(cache = name, removed, bytes, strays, failed, "collected");
                 state.metrics.collect.collected(name, removed, bytes, failed, now);
+                state.metrics.collect.took(name, began.elapsed());
                 said
             }
             Err(error) => {

@@ -47,6 +47,7 @@ impl Expiry {
 impl Ingest {
     /// Lets go of what has waited for longer than `expiry` allows. Blocks. Says how many files.
     pub fn expire(&self, expiry: &mut Expiry) -> Result<u64, PushError> {
+        self.pushes.waiting(self.fresh().len());
         let wall = SystemTime::now();
         if !expiry.may_judge(Instant::now(), wall) {
             return Ok(0);

@@ -45,7 +45,7 @@ pub struct Ingest {
     pub(super) pool: Pool,
     pub(super) quota: Arc<Quota>,
     recorder: Option<Arc<Recorder>>,
-    pushes: PushMetrics,
+    pub(super) pushes: PushMetrics,
     pub(super) stripes: Vec<Mutex<()>>,
     /// The NARs that this process took or read, and whether they are durable: those of an earlier
     /// one are read again before they are believed, because not all of them were synced.

@@ -1,14 +1,21 @@
 //! Metrics of collecting.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// All of them, by cache.
 pub struct CollectMetrics {
     paths: IntCounterVec,
     bytes: IntCounterVec,
     failures: IntCounterVec,
+    runs: IntCounterVec,
+    durations: HistogramVec,
     last: IntGaugeVec,
 }
+
+/// From a cache of a few thousand paths to one of millions.
+const BUCKETS: [f64; 8] = [0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0, 7200.0];
 
 impl CollectMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
@@ -34,6 +41,24 @@ impl CollectMetrics {
                 "snowbank_collected_bytes_total",
                 "Bytes on disk that collecting has freed, as far as no snapshot holds them.",
             )?,
+            runs: register!(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("snowbank_collections_total", "Collections, by how they ended."),
+                    &["cache", "result"],
+                )
+            ),
+            durations: register!(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "snowbank_collection_duration_seconds",
+                        "How long collections took that came to their end.",
+                    )
+                    .buckets(BUCKETS.to_vec()),
+                    &["cache"],
+                )
+            ),
             failures: counter(
                 "snowbank_collect_failures_total",
                 "Collections that failed, and files that could not be removed.",
@@ -42,7 +67,7 @@ impl CollectMetrics {
         })
     }
 
-    /// Counts a collection that came to its end at `now`, in seconds since 1970.
+    /// Counts what a collection took away that came to its end at `now`, in seconds since 1970.
     pub fn collected(&self, cache: &str, paths: u64, bytes: u64, failed: u64, now: i64) {
         self.paths.with_label_values(&[cache]).inc_by(paths);
         self.bytes.with_label_values(&[cache]).inc_by(bytes);
@@ -50,8 +75,15 @@ impl CollectMetrics {
         self.last.with_label_values(&[cache]).set(now);
     }
 
+    /// Notes how long it took.
+    pub fn took(&self, cache: &str, duration: Duration) {
+        self.runs.with_label_values(&[cache, "ok"]).inc();
+        self.durations.with_label_values(&[cache]).observe(duration.as_secs_f64());
+    }
+
     /// Counts one that did not.
     pub fn failed(&self, cache: &str) {
+        self.runs.with_label_values(&[cache, "failed"]).inc();
         self.failures.with_label_values(&[cache]).inc();
     }
 }

@@ -3,7 +3,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// What is done with a push, each with its own time; the label `stage`.
@@ -28,6 +29,7 @@ pub struct IngestMetrics {
     paths: IntCounterVec,
     bytes: IntCounterVec,
     last: IntGaugeVec,
+    waiting: IntGaugeVec,
 }
 
 /// Those of one cache.
@@ -36,6 +38,7 @@ pub struct PushMetrics {
     paths: IntCounter,
     bytes: IntCounter,
     last: IntGaugeVec,
+    waiting: IntGauge,
 }
 
 impl IngestMetrics {
@@ -62,6 +65,16 @@ impl IngestMetrics {
                 "snowbank_pushed_nar_bytes_total",
                 "Bytes of their NARs, uncompressed.",
             )?,
+            waiting: register!(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "snowbank_waiting_nars",
+                        "NARs that were pushed and wait for what is said of them; counted every ten minutes.",
+                    ),
+                    &["cache"],
+                )
+            ),
             last: register!(
                 registry,
                 IntGaugeVec::new(
@@ -82,6 +95,7 @@ impl IngestMetrics {
             paths: self.paths.with_label_values(&[cache]),
             bytes: self.bytes.with_label_values(&[cache]),
             last: self.last.clone(),
+            waiting: self.waiting.with_label_values(&[cache]),
         }
     }
 
@@ -99,6 +113,11 @@ impl PushMetrics {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
         self.last.with_label_values(&[&self.cache]).set(now);
+    }
+
+    /// Notes how many NARs wait.
+    pub fn waiting(&self, nars: usize) {
+        self.waiting.set(i64::try_from(nars).unwrap_or(i64::MAX));
     }
 }
 

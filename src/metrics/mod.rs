@@ -23,7 +23,9 @@ pub mod tls;
 pub mod verify;
 pub mod zfs;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use self::collect::CollectMetrics;
 use self::http::HttpMetrics;
@@ -83,6 +85,8 @@ pub struct Metrics {
     pub damaged: IntCounter,
     /// Signatures made; remembered ones are not counted.
     pub signatures: IntCounter,
+    /// How long it took to sign a text with every key, in seconds.
+    pub signing: Histogram,
     bakes: IntCounterVec,
     /// Bytes of the NARs baked from the local store, on disk.
     pub baked_bytes: IntGauge,
@@ -97,6 +101,7 @@ pub struct Metrics {
     heals: IntCounterVec,
     source_up: IntGaugeVec,
     source_paths: IntGaugeVec,
+    source_bytes: IntGaugeVec,
     /// What is known of ZFS, and of the disks under the caches.
     pub zfs: ZfsMetrics,
     /// What is known of TLS.
@@ -160,6 +165,16 @@ impl Metrics {
                 "Objects found damaged when they were asked for; each was answered as not there.",
             )?,
             signatures: counter("snowbank_signatures_total", "Signatures made.")?,
+            signing: register!(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "snowbank_signing_duration_seconds",
+                        "How long it took to sign a narinfo with every key.",
+                    )
+                    .buckets(vec![1e-5, 25e-6, 5e-5, 1e-4, 25e-5, 1e-3, 0.01]),
+                )
+            ),
             bakes: counters(
                 "snowbank_bakes_total",
                 "NARs baked from the local store, by result.",
@@ -200,6 +215,11 @@ impl Metrics {
                 "Paths of the source at its last scan.",
                 &["cache", "source"],
             )?,
+            source_bytes: gauges(
+                "snowbank_source_nar_bytes",
+                "Bytes of the files of its NARs, as their narinfos say it.",
+                &["cache", "source"],
+            )?,
             zfs: ZfsMetrics::new(&registry)?,
             tls: TlsMetrics::new(&registry)?,
             collect: CollectMetrics::new(&registry)?,
@@ -226,6 +246,12 @@ impl Metrics {
         let labels = [cache, source];
         self.source_up.with_label_values(&labels).set(i64::from(up));
         self.source_paths.with_label_values(&labels).set(i64::try_from(paths).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many bytes the NARs of a source take. The names of both come from the configuration.
+    pub fn source_bytes(&self, cache: &str, source: &str, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.source_bytes.with_label_values(&[cache, source]).set(bytes);
     }
 
     /// Notes how many files of a source are in quarantine. The names of both come from the configuration.
@@ -279,6 +305,7 @@ mod tests {
         metrics.narinfo_hit(SourceLabel::Bank);
         metrics.http.denied("push", "expired");
         metrics.source("default", "store", true, 7);
+        metrics.source_bytes("default", "bank", 9);
         metrics.read_errors(SourceLabel::Part).inc();
         metrics.quarantined("default", "part-1", 2);
         metrics.heal("default", true).inc();
@@ -290,6 +317,7 @@ mod tests {
             "snowbank_http_sent_bytes_total{encoding=\"compressed\"} 10",
             "snowbank_denied_requests_total{reason=\"expired\",right=\"push\"} 1",
             "snowbank_source_paths{cache=\"default\",source=\"store\"} 7",
+            "snowbank_source_nar_bytes{cache=\"default\",source=\"bank\"} 9",
             "snowbank_read_errors_total{source=\"part\"} 1",
             "snowbank_quarantined_files{cache=\"default\",source=\"part-1\"} 2",
             "snowbank_heals_total{cache=\"default\",result=\"ok\"} 1",

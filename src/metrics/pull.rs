@@ -1,6 +1,9 @@
 //! Metrics of what is fetched from other caches.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
 
 /// All of them, by cache and by the address of the other one, which both come from the configuration.
 pub struct PullMetrics {
@@ -9,7 +12,12 @@ pub struct PullMetrics {
     bytes: IntCounterVec,
     up: IntGaugeVec,
     paths: IntGaugeVec,
+    narinfo_durations: HistogramVec,
+    nar_durations: HistogramVec,
 }
+
+const NARINFO_BUCKETS: [f64; 9] = [1e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+const NAR_BUCKETS: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0];
 
 /// Those of one other cache.
 #[derive(Clone)]
@@ -32,6 +40,10 @@ pub struct PlaceMetrics {
     pub up: IntGauge,
     /// Paths that it holds, where it tells.
     pub paths: IntGauge,
+    /// How long it took to answer for a path, in seconds.
+    pub narinfo_duration: Histogram,
+    /// How long it took to fetch a NAR and keep it, in seconds.
+    pub nar_duration: Histogram,
 }
 
 impl PullMetrics {
@@ -48,7 +60,22 @@ impl PullMetrics {
                 IntGaugeVec::new(Opts::new(name, help), &["cache", "upstream"])
             ))
         };
+        let histograms = |name: &str, help: &str, buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let labels = &["cache", "upstream"];
+            Ok::<_, prometheus::Error>(register!(registry, HistogramVec::new(options, labels)))
+        };
         Ok(Self {
+            narinfo_durations: histograms(
+                "snowbank_upstream_narinfo_duration_seconds",
+                "How long an upstream or a peer took to say whether it has a path.",
+                &NARINFO_BUCKETS,
+            )?,
+            nar_durations: histograms(
+                "snowbank_pull_duration_seconds",
+                "How long it took to fetch a NAR from an upstream or a peer, and to keep it.",
+                &NAR_BUCKETS,
+            )?,
             asked: counters(
                 "snowbank_upstream_narinfo_requests_total",
                 "Paths that an upstream or a peer was asked for, by what it said.",
@@ -86,6 +113,8 @@ impl PullMetrics {
             bytes: self.bytes.with_label_values(&[cache, upstream]),
             up: self.up.with_label_values(&[cache, upstream]),
             paths: self.paths.with_label_values(&[cache, upstream]),
+            narinfo_duration: self.narinfo_durations.with_label_values(&[cache, upstream]),
+            nar_duration: self.nar_durations.with_label_values(&[cache, upstream]),
         }
     }
 }

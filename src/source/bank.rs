@@ -484,6 +484,10 @@ impl BankSource {
         }
     }
 
+    pub(super) fn nar_bytes(&self) -> u64 {
+        self.names().bytes()
+    }
+
     pub(super) fn path_of(&self, nar: Sha256) -> Option<StorePathHash> {
         self.names().path_of(nar)
     }

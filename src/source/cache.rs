@@ -305,6 +305,9 @@ impl Cache {
             if self.snapshot.is_none() {
                 let up = looked.is_ok() && source.is_there();
                 self.metrics.source(&self.name, source.name(), up, source.presence().len());
+                if let Some(bytes) = source.nar_bytes() {
+                    self.metrics.source_bytes(&self.name, source.name(), bytes);
+                }
                 let held = source.quarantine().map_or(0, |quarantine| quarantine.len());
                 self.metrics.quarantined(&self.name, source.name(), held);
             }

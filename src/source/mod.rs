@@ -186,6 +186,14 @@ impl Source {
         }
     }
 
+    /// The bytes of the files of its NARs, as far as they are known; `None` where it has no such files.
+    pub fn nar_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Bank(bank) => Some(bank.nar_bytes()),
+            Self::Store(_) => None,
+        }
+    }
+
     /// Whether there may be more to learn than the last scan told.
     pub fn has_more_to_learn(&self) -> bool {
         match self {

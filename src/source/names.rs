@@ -26,6 +26,8 @@ pub(super) struct Names {
     hasher: RandomState,
     /// Paths whose narinfo says nothing.
     unreadable: HashSet<StorePathHash>,
+    /// Of the files of all that were read, as far as their narinfos say it.
+    bytes: u64,
     /// Paths that the last scan did not find, because they came after it, or while it ran.
     came_since: HashSet<StorePathHash>,
 }
@@ -42,6 +44,13 @@ struct Read {
     file: Beginning,
     /// What it promises of its file, in bytes; `u64::MAX` if it does not.
     size: u64,
+}
+
+impl Read {
+    /// The bytes of its file, where it says how many.
+    const fn bytes(&self) -> u64 {
+        if self.size == u64::MAX { 0 } else { self.size }
+    }
 }
 
 /// One of the two names of a path's NAR.
@@ -90,13 +99,15 @@ impl Names {
     }
 
     fn add(&mut self, said: Read) {
+        self.bytes = self.bytes.saturating_add(said.bytes());
         let Self { read, by_path, hasher, .. } = self;
         let hash = hasher.hash_one(said.path);
         if let Some(index) = by_path.find(hash, |index| read[*index as usize].path == said.path) {
             let index = *index;
             self.let_go(Name::Nar(index));
             self.let_go(Name::File(index));
-            self.read[index as usize] = said;
+            let before = std::mem::replace(&mut self.read[index as usize], said);
+            self.bytes = self.bytes.saturating_sub(before.bytes());
             self.name_both(index);
         // A bank holds no more than four billion paths.
         } else if let Ok(index) = u32::try_from(read.len()) {
@@ -181,6 +192,11 @@ impl Names {
         self.unreadable.extend(unreadable);
     }
 
+    /// The bytes of the files of all that were read; one that several paths have counts for each.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// How many paths were read.
     pub(super) fn len(&self) -> usize {
         self.read.len() + self.unreadable.len()
@@ -215,7 +231,8 @@ impl Names {
         if index != last {
             self.let_go_of(last);
         }
-        self.read.swap_remove(index);
+        let gone = self.read.swap_remove(index);
+        self.bytes = self.bytes.saturating_sub(gone.bytes());
         // No more than have a number.
         if index != last
             && let Ok(index) = u32::try_from(index)
@@ -283,6 +300,7 @@ mod tests {
         assert_eq!(names.path_of(Sha256([12; 32])), Some(hash(2)));
         assert_eq!(names.path_of(Sha256([13; 32])), None);
         assert_eq!([21, 11, 12].map(|name| names.promised(file(name))), [Some(5), None, None]);
+        assert_eq!(names.bytes(), 5);
     }
 
     #[test]
@@ -294,6 +312,7 @@ mod tests {
         let paths = [11, 21, 13, 23, 12].map(|nar| names.path_of(Sha256([nar; 32])));
         assert_eq!(paths, [None, None, Some(hash(1)), Some(hash(1)), Some(hash(2))]);
         assert_eq!(names.promised(file(23)), Some(7));
+        assert_eq!(names.bytes(), 13);
     }
 
     #[test]
@@ -311,7 +330,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((names.len(), turns), (3, 5));
+        assert_eq!((names.len(), names.bytes(), turns), (3, 15, 5));
         for number in 1..=9 {
             let found = left.contains(&number).then_some(hash(number));
             assert_eq!(names.path_of(Sha256([number + 10; 32])), found);

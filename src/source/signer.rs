@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use quick_cache::sync::Cache as Memory;
 
@@ -56,7 +57,9 @@ impl Signer {
         if let Some(known) = self.made.get(&key) {
             return known;
         }
+        let began = Instant::now();
         let made = Arc::new(self.keys().sign(text));
+        self.metrics.signing.observe(began.elapsed().as_secs_f64());
         self.metrics.signatures.inc_by(made.len() as u64);
         self.made.insert(key, Arc::clone(&made));
         made

@@ -294,8 +294,10 @@ impl Puller {
         loop {
             let place = &self.places[offer.index];
             let cache = &self.ingest.place().0.name;
+            let began = Instant::now();
             let error = match self.pull_from(place, &offer.theirs, staged, file) {
                 Ok(_) => {
+                    place.metrics.nar_duration.observe(began.elapsed().as_secs_f64());
                     tracing::info!(cache, path = %info.path, from = place.url(), "fetched");
                     place.metrics.pulled.inc();
                     place.metrics.bytes.inc_by(info.nar_size);

@@ -89,7 +89,9 @@ impl Place {
         store_dir: &StoreDir,
         within: Duration,
     ) -> Result<Option<NarInfo>, UpstreamError> {
+        let began = Instant::now();
         let answer = self.upstream.narinfo_within(hash, store_dir, Some(within));
+        self.metrics.narinfo_duration.observe(began.elapsed().as_secs_f64());
         match &answer {
             Ok(Some(_)) => self.metrics.had.inc(),
             Ok(None) => self.metrics.had_not.inc(),
