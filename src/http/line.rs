@@ -2,6 +2,7 @@
 //! in any case. It names who asked by the name of their token or certificate, and no secret: of a request's
 //! address only the path is said.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,12 +120,8 @@ impl Line {
 
 /// What a proxy calls the request, or a new id.
 fn id_of(headers: &HeaderMap) -> HeaderValue {
-    static PROCESS: LazyLock<u32> = LazyLock::new(|| {
-        let mut random = [0; 4];
-        // Without it ids of two processes may be the same, which their times tell apart.
-        let _ = getrandom::fill(&mut random);
-        u32::from_le_bytes(random)
-    });
+    // No number that counts up: it would tell each client how many requests others make.
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let is_id = |value: &&HeaderValue| {
         let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -134,7 +131,7 @@ fn id_of(headers: &HeaderMap) -> HeaderValue {
         return theirs.clone();
     }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{:08x}-{number:x}", *PROCESS);
+    let id = format!("{:016x}", KEYS.hash_one(number));
     HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
@@ -154,7 +151,7 @@ mod tests {
         let long = "a".repeat(MAX_ID + 1);
         let made = [id(""), id("a b"), id("a\"b"), id(long.leak())];
         for (index, one) in made.iter().enumerate() {
-            assert!(one.contains('-') && one.len() < 30, "{one}");
+            assert_eq!(one.len(), 16, "{one}");
             assert!(!made[..index].contains(one), "{one}");
         }
     }

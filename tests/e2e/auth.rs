@@ -106,7 +106,10 @@ fn ask(at: SocketAddr, method: &str, path: &str, authorization: &[&str]) -> Resp
 
 /// What a client sees of an answer, but for the moment that it was made.
 fn seen(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let headers = response.headers.iter().filter(|(name, _)| name != "date").cloned();
+    // Of every answer its own.
+    let own = ["date", "x-request-id"];
+    let headers = response.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+    let headers = headers.cloned();
     (response.status, headers.collect(), response.body.clone())
 }
 
