@@ -340,8 +340,8 @@ impl Rounds {
             Ok(said) => {
                 let Said { removed, bytes, strays, failed, .. } = said;
                 tracing::info!(cache = name, removed, bytes, strays, failed, "collected");
-                state.metrics.collect.collected(name, removed, bytes, failed, now);
-                state.metrics.collect.took(name, began.elapsed());
+                let counts = (removed, bytes, failed);
+                state.metrics.collect.collected(name, counts, now, began.elapsed());
                 said
             }
             Err(error) => {

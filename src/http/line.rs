@@ -27,7 +27,10 @@ pub(super) struct Reason(pub(super) String);
 
 /// A request, as the log names it.
 pub(super) struct Line {
-    id: HeaderValue,
+    /// As a proxy calls it.
+    id_of_proxy: Option<HeaderValue>,
+    /// Among the requests of this process.
+    number: u64,
     method: Method,
     uri: Uri,
     leave: Leave,
@@ -54,9 +57,11 @@ impl Line {
         source: Option<IpAddr>,
         is_asked_for: bool,
     ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let original = request.extensions().get::<OriginalUri>().map(|original| &original.0);
         Self {
-            id: id_of(request.headers()),
+            id_of_proxy: id_of_proxy(request.headers()),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             method: request.method().clone(),
             uri: original.unwrap_or_else(|| request.uri()).clone(),
             leave: leave.clone(),
@@ -70,9 +75,20 @@ impl Line {
         &self.method
     }
 
+    /// What it is found by. Made when it is needed, which for most requests is never.
+    fn id(&self) -> HeaderValue {
+        // No number that counts up: it would tell each client how many requests others make.
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let made = || {
+            let id = format!("{:016x}", KEYS.hash_one(self.number));
+            HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        };
+        self.id_of_proxy.clone().unwrap_or_else(made)
+    }
+
     /// The id, where whoever asked may want to find the request in the log.
     pub(super) fn id_to_tell(&self, status: StatusCode) -> Option<HeaderValue> {
-        (self.is_asked_for || status.is_server_error()).then(|| self.id.clone())
+        (self.is_asked_for || status.is_server_error()).then(|| self.id())
     }
 
     /// Writes it, if there is something to say.
@@ -86,7 +102,8 @@ impl Line {
         }
         let caller = caller(&self.leave, self.source);
         let (client, address) = (caller.name.as_str(), caller.address.as_str());
-        let id = self.id.to_str().unwrap_or_default();
+        let id = self.id();
+        let id = id.to_str().unwrap_or_default();
         let (method, path) = (self.method.as_str(), self.uri.path());
         let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (status, size_bytes, whole) = (ended.status.as_u16(), ended.size_bytes, ended.is_whole);
@@ -118,21 +135,13 @@ impl Line {
     }
 }
 
-/// What a proxy calls the request, or a new id.
-fn id_of(headers: &HeaderMap) -> HeaderValue {
-    // No number that counts up: it would tell each client how many requests others make.
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+/// What a proxy calls the request, if that can be an id.
+fn id_of_proxy(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_id = |value: &&HeaderValue| {
         let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         (1..=MAX_ID).contains(&value.len()) && value.as_bytes().iter().all(is_letter)
     };
-    if let Some(theirs) = headers.get(REQUEST_ID).filter(is_id) {
-        return theirs.clone();
-    }
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{:016x}", KEYS.hash_one(number));
-    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    headers.get(REQUEST_ID).filter(is_id).cloned()
 }
 
 #[cfg(test)]
@@ -140,9 +149,10 @@ mod tests {
     use super::*;
 
     fn id(theirs: &'static str) -> String {
-        let mut headers = HeaderMap::new();
-        headers.insert(REQUEST_ID, HeaderValue::from_static(theirs));
-        id_of(&headers).to_str().unwrap().to_owned()
+        let request = Request::builder().header(REQUEST_ID, theirs).body(()).unwrap();
+        let line = Line::of(&request, &Leave::Open, None, true);
+        assert_eq!(line.id(), line.id());
+        line.id().to_str().unwrap().to_owned()
     }
 
     #[test]

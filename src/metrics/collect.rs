@@ -67,18 +67,20 @@ impl CollectMetrics {
         })
     }
 
-    /// Counts what a collection took away that came to its end at `now`, in seconds since 1970.
-    pub fn collected(&self, cache: &str, paths: u64, bytes: u64, failed: u64, now: i64) {
+    /// Counts a collection that began at `now`, in seconds since 1970, and came to its end after `took`.
+    pub fn collected(
+        &self,
+        cache: &str,
+        (paths, bytes, failed): (u64, u64, u64),
+        now: i64,
+        took: Duration,
+    ) {
         self.paths.with_label_values(&[cache]).inc_by(paths);
         self.bytes.with_label_values(&[cache]).inc_by(bytes);
         self.failures.with_label_values(&[cache]).inc_by(failed);
         self.last.with_label_values(&[cache]).set(now);
-    }
-
-    /// Notes how long it took.
-    pub fn took(&self, cache: &str, duration: Duration) {
         self.runs.with_label_values(&[cache, "ok"]).inc();
-        self.durations.with_label_values(&[cache]).observe(duration.as_secs_f64());
+        self.durations.with_label_values(&[cache]).observe(took.as_secs_f64());
     }
 
     /// Counts one that did not.

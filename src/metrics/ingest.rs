@@ -1,7 +1,8 @@
 //! Metrics of what is pushed.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use jiff::Timestamp;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -110,9 +111,7 @@ impl PushMetrics {
     pub fn pushed(&self, nar_bytes: u64) {
         self.paths.inc();
         self.bytes.inc_by(nar_bytes);
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-        self.last.with_label_values(&[&self.cache]).set(now);
+        self.last.with_label_values(&[&self.cache]).set(Timestamp::now().as_second());
     }
 
     /// Notes how many NARs wait.

@@ -108,8 +108,7 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// What was collected.
     pub collect: CollectMetrics,
-    /// What the process takes.
-    pub process: ProcessMetrics,
+    process: ProcessMetrics,
     /// What was pushed.
     pub ingest: IngestMetrics,
     /// What was fetched from other caches.

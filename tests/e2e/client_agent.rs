@@ -1,15 +1,10 @@
 //! What a real `nix-build` queued by its post-build hook, on its way to a real server.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::Stdio,
-};
+use std::{fs, net::SocketAddr};
 
 use crate::support::{
     PATIENCE,
-    host::{Home, Host, Process, narinfo},
+    host::{Agent, Home, Host, narinfo},
     http::Connection,
     nix::StorePath,
     proxy::{Fault, FaultProxy},
@@ -31,24 +26,15 @@ fn nowhere() -> SocketAddr {
     "127.0.0.1:9".parse().unwrap()
 }
 
-/// An agent of a host, with its address.
-struct Agent {
-    _process: Process,
-    address: SocketAddr,
+/// An agent of a host that shows the token in its file.
+fn start_agent(host: &Host, url: &str, name: &str) -> Agent {
+    let mut order = host.snowbank();
+    order.args(["agent", "--listen", "127.0.0.1:0", "--to", url]);
+    order.arg("--token-file").arg(host.file("token"));
+    Agent::start(&mut order, &host.file(name))
 }
 
 impl Agent {
-    fn start(host: &Host, url: &str, name: &str) -> Self {
-        let mut order = host.snowbank();
-        order.args(["agent", "--listen", "127.0.0.1:0", "--to", url]);
-        order.arg("--token-file").arg(host.file("token")).stdout(Stdio::piped());
-        let mut process = Process::start(&mut order, &host.file(name));
-        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
-        let address = lines.next().unwrap().unwrap();
-        let address = address.trim_start_matches("listening on http://").parse().unwrap();
-        Self { _process: process, address }
-    }
-
     fn metric(&self, series: &str) -> f64 {
         let text =
             Connection::open(self.address).request("GET", "/metrics", &[]).expect(200).text();
@@ -74,7 +60,7 @@ fn what_was_built_while_the_server_was_away_arrives_though_it_dies_once_more() {
     let home = Home::new(&host, "push = 'token'");
     write_token(&host, &home.token("push"));
     let proxy = FaultProxy::before(nowhere(), Fault::None);
-    let agent = Agent::start(&host, &proxy.url(), "log");
+    let agent = start_agent(&host, &proxy.url(), "log");
     let built = host.build_and_queue(&chain("away", 3));
     wait_until("the agent to try in vain", PATIENCE, || {
         agent.metric("snowbank_agent_waits_total") > 0.0
@@ -108,7 +94,7 @@ fn a_wrong_token_loses_nothing_and_the_right_one_counts_as_soon_as_it_is_in_the_
     let home = Home::new(&host, "push = 'token'");
     let server = home.start();
     write_token(&host, "wrong");
-    let agent = Agent::start(&host, &server.url(), "log");
+    let agent = start_agent(&host, &server.url(), "log");
     let built = host.build_and_queue(&chain("token", 1));
     wait_until("the agent to be refused", PATIENCE, || {
         agent.metric("snowbank_agent_entries_total{result=\"retried\"}") > 0.0
@@ -131,7 +117,7 @@ fn one_bad_path_is_parked_while_the_others_arrive_and_goes_when_it_was_mended() 
     let [good, bad, late] =
         ["good", "poison", "late"].map(|name| host.build_and_queue(&expression(name)).remove(0));
     Host::overwrite(&bad, b"venom!\n");
-    let _agent = Agent::start(&host, &server.url(), "log");
+    let _agent = start_agent(&host, &server.url(), "log");
     let waited = host.queue(&["wait", "--timeout", "60s"]).expect_failure();
     assert!(waited.stderr.contains("1 parked"), "{}", waited.stderr);
     for path in [&good, &late] {
@@ -153,7 +139,7 @@ fn two_agents_on_one_queue_share_it() {
     let home = Home::new(&host, "push = 'token'");
     let server = home.start();
     write_token(&host, &home.token("push"));
-    let agents = ["one", "two"].map(|name| Agent::start(&host, &server.url(), name));
+    let agents = ["one", "two"].map(|name| start_agent(&host, &server.url(), name));
     let built: Vec<StorePath> = host.build_and_queue(&chain("shared", 6));
     assert_drained(&host);
     host.assert_substituted(&server, &built);

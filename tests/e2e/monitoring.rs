@@ -1,12 +1,6 @@
 //! What ops scrape: as Prometheus wants it, with an alert for each thing that goes wrong and no empty panel.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    process::Stdio,
-};
+use std::{fs, io::Write, path::PathBuf, process::Stdio};
 
 use serde_json::Value;
 
@@ -17,8 +11,8 @@ use crate::{
         bank::{DataDirectory, data_directory},
         command,
         fixtures::{ORDINARY, fixtures, path},
-        host::{Host, Process},
-        http::Connection,
+        host::{Agent, Host},
+        http::{Connection, field},
         nix::{Scratch, run, tempdir},
         project,
         prometheus::{Prometheus, metrics_in},
@@ -71,13 +65,12 @@ fn every_alert_fires_when_it_should_and_is_silent_otherwise() {
 /// A server that does all that it can without ZFS, an agent, and the upstream of the server.
 struct Fleet {
     server: Server,
-    agent: SocketAddr,
+    agent: Agent,
     _upstream: (DataDirectory, Server),
-    _agent: Process,
     _host: Host,
     _authority: Authority,
     _directory: DataDirectory,
-    _own: Scratch,
+    own: Scratch,
 }
 
 impl Fleet {
@@ -101,19 +94,15 @@ impl Fleet {
         let host = Host::new();
         let mut order = host.snowbank();
         order.args(["agent", "--listen", "127.0.0.1:0", "--to", &server.url()]);
-        let mut process = Process::start(order.stdout(Stdio::piped()), &host.file("log"));
-        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
-        let agent = lines.next().unwrap().unwrap();
-        let agent = agent.trim_start_matches("listening on http://").parse().unwrap();
+        let agent = Agent::start(&mut order, &host.file("log"));
         Self {
             server,
             agent,
             _upstream: upstream,
-            _agent: process,
             _host: host,
             _authority: authority,
             _directory: directory,
-            _own: own,
+            own,
         }
     }
 
@@ -126,7 +115,7 @@ impl Fleet {
         server.get("/00000000000000000000000000000000.narinfo").expect(404);
         // From upstream.
         let narinfo = server.get(&format!("/{}.narinfo", path("big").hash())).expect(200).text();
-        let url = crate::support::http::field(&narinfo, "URL").unwrap();
+        let url = field(&narinfo, "URL").unwrap();
         server.get(&format!("/{url}")).expect(200);
         server
             .connect()
@@ -138,13 +127,13 @@ impl Fleet {
         run(command(snowbank()).args(words), 60).expect_success();
         for words in [&["verify", "--cache", "default"][..], &["gc", "--cache", "default"]] {
             let mut order = command(snowbank());
-            order.args(words).arg("--config").arg(self._own.path().join("snowbank.toml"));
+            order.args(words).arg("--config").arg(self.own.path().join("snowbank.toml"));
             run(order.arg("--data-dir").arg(server.data()), 60).expect_success();
         }
     }
 
     fn exported(&self) -> [String; 2] {
-        [self.server.address(), self.agent].map(|address| {
+        [self.server.address(), self.agent.address].map(|address| {
             Connection::open(address).request("GET", "/metrics", &[]).expect(200).text()
         })
     }
@@ -173,7 +162,7 @@ fn what_is_exported_is_as_prometheus_wants_it_and_no_alert_is_about_anything_els
 #[test]
 fn no_panel_of_the_dashboard_is_empty_while_a_server_works() {
     let fleet = Fleet::start();
-    let prometheus = Prometheus::scraping(&[fleet.server.address(), fleet.agent]);
+    let prometheus = Prometheus::scraping(&[fleet.server.address(), fleet.agent.address]);
     wait_until("both to be scraped", PATIENCE, || prometheus.query("up == 1").len() == 2);
     fleet.work();
     let text = fs::read_to_string(monitoring("dashboard.json")).unwrap();

@@ -318,12 +318,13 @@ fn an_export_that_is_killed_leaves_nothing_wrong_and_goes_on_when_it_is_run_agai
         let whole = contents(&reference);
         let mut killed = 0;
         for step in ["write", "fsync", "rename"] {
-            for count in 1.. {
+            let mut has_ended = false;
+            for count in 1..200 {
                 let out = own.path().join(format!("killed{form}-{step}-{count}"));
                 let mut order = command(snowbank());
                 order.args(words(&out));
                 order.env("SNOWBANK_FAULT", format!("publish.{step}=kill:{count}"));
-                let has_ended = run(&mut order, 60).code == Some(0);
+                has_ended = run(&mut order, 60).code == Some(0);
                 if out.exists() {
                     // Whatever is visible is as it will be.
                     for (name, bytes) in contents(&out) {
@@ -341,6 +342,7 @@ fn an_export_that_is_killed_leaves_nothing_wrong_and_goes_on_when_it_is_run_agai
                 }
                 killed += 1;
             }
+            assert!(has_ended, "{form} {step} never ends");
         }
         // Writing to one file has no such points: the test of one that was cut is about that.
         let expected = if form == "--output" { 2 } else { 9 };

@@ -11,6 +11,9 @@ use rustix::fs::FlockOperation;
 
 use super::{BankError, io_error, sync_directory_of, system};
 
+/// What stands between the name of a database that was set aside and when that was.
+const ASIDE: &str = ".corrupt-";
+
 /// Makes `directory`, mode 0700, in a directory that is made as any other where it is missing.
 pub fn make_private_directory(directory: &Path) -> Result<(), BankError> {
     if let Some(parent) = directory.parent() {
@@ -175,20 +178,12 @@ pub fn database_set_aside(database: &Path) -> Result<Option<PathBuf>, BankError>
     let directory = database.parent().unwrap_or(Path::new("/"));
     let mut beginning = database.file_name().unwrap_or_default().to_owned();
     beginning.push(ASIDE);
-    let mut first: Option<PathBuf> = None;
-    for entry in std::fs::read_dir(directory).map_err(io_error(directory))? {
-        let entry = entry.map_err(io_error(directory))?;
-        let is_aside = entry.file_name().as_bytes().starts_with(beginning.as_bytes());
-        let is_first = || first.as_ref().is_none_or(|first| entry.path() < *first);
-        if is_aside && is_first() {
-            first = Some(entry.path());
-        }
-    }
-    Ok(first)
+    let entries = std::fs::read_dir(directory).map_err(io_error(directory))?;
+    let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let mut names = names.map_err(io_error(directory))?;
+    names.retain(|name| name.as_bytes().starts_with(beginning.as_bytes()));
+    Ok(names.into_iter().min().map(|name| directory.join(name)))
 }
-
-/// What stands between the name of a database that was set aside and when that was.
-const ASIDE: &str = ".corrupt-";
 
 /// Gives the files of a damaged database other names, and says what the main one is called now.
 ///

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Stdio},
 };
 
@@ -25,6 +26,26 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// What `start` makes of a free port. It may make nothing of it: somebody else may be faster.
+#[track_caller]
+pub(crate) fn on_free_port<T>(what: &str, start: impl FnMut(u16) -> Option<T>) -> T {
+    let ports = (0..5).map(|_| free_port());
+    ports.filter_map(start).next().unwrap_or_else(|| panic!("{what} did not start"))
+}
+
+/// Whether a program listens at a port, rather than having ended; what it said then is printed.
+pub(crate) fn listens(process: &mut Child, port: u16, log: &Path) -> bool {
+    let listens =
+        wait_for("a program listens or ends", PATIENCE, || match process.try_wait().unwrap() {
+            Some(_) => Some(false),
+            None => TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(true),
+        });
+    if !listens {
+        println!("{}", fs::read_to_string(log).unwrap());
+    }
+    listens
+}
+
 /// A proxy that is ended with the test.
 pub(crate) struct Front {
     process: Child,
@@ -35,15 +56,10 @@ pub(crate) struct Front {
 impl Front {
     #[track_caller]
     pub(crate) fn start(kind: Kind, issued: &Issued, to: SocketAddr) -> Self {
-        // Somebody else may be faster.
-        for _ in 0..5 {
-            let port = free_port();
+        on_free_port(&format!("{kind:?}"), |port| {
             let mut front = Self::start_on(kind, issued, to, port);
-            if front.listens() {
-                return front;
-            }
-        }
-        panic!("{kind:?} did not start");
+            listens(&mut front.process, port, &front.own.path().join("log")).then_some(front)
+        })
     }
 
     fn start_on(kind: Kind, issued: &Issued, to: SocketAddr, port: u16) -> Self {
@@ -70,20 +86,6 @@ impl Front {
         let log = fs::File::create(own.path().join("log")).unwrap();
         order.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self { process: order.spawn().unwrap(), port, own }
-    }
-
-    /// Whether it does; it ends where it cannot.
-    fn listens(&mut self) -> bool {
-        let listens = wait_for("the proxy listens or ends", PATIENCE, || {
-            match self.process.try_wait().unwrap() {
-                Some(_) => Some(false),
-                None => TcpStream::connect(("127.0.0.1", self.port)).is_ok().then_some(true),
-            }
-        });
-        if !listens {
-            println!("{}", self.log());
-        }
-        listens
     }
 
     pub(crate) fn url(&self) -> String {

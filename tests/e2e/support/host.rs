@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -234,5 +236,22 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// An agent, with the address at which it tells how it is.
+pub(crate) struct Agent {
+    _process: Process,
+    pub(crate) address: SocketAddr,
+}
+
+impl Agent {
+    /// `order` is to listen at one address.
+    pub(crate) fn start(order: &mut Command, said: &Path) -> Self {
+        let mut process = Process::start(order.stdout(Stdio::piped()), said);
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let address = lines.next().unwrap().unwrap();
+        let address = address.trim_start_matches("listening on http://").parse().unwrap();
+        Self { _process: process, address }
     }
 }

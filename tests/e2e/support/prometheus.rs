@@ -1,22 +1,16 @@
 //! A real Prometheus that scrapes what a test started, every second.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::{SocketAddr, TcpStream},
-    process::Stdio,
-};
+use std::{collections::BTreeSet, fs, net::SocketAddr, process::Stdio};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{
-    PATIENCE, command,
-    front::free_port,
+    command,
+    front::{listens, on_free_port},
     host::Process,
     http::Connection,
     nix::{Scratch, tempdir},
-    wait_for,
 };
 
 pub(crate) struct Prometheus {
@@ -28,14 +22,11 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     #[track_caller]
     pub(crate) fn scraping(targets: &[SocketAddr]) -> Self {
-        // Somebody else may be faster.
-        for _ in 0..5 {
-            let mut prometheus = Self::start_on(free_port(), targets);
-            if prometheus.listens() {
-                return prometheus;
-            }
-        }
-        panic!("Prometheus did not start");
+        on_free_port("Prometheus", |port| {
+            let mut prometheus = Self::start_on(port, targets);
+            let log = prometheus.own.path().join("log");
+            listens(&mut prometheus.process.0, port, &log).then_some(prometheus)
+        })
     }
 
     fn start_on(port: u16, targets: &[SocketAddr]) -> Self {
@@ -56,20 +47,6 @@ impl Prometheus {
         order.arg(format!("--web.listen-address={address}")).stdout(Stdio::null());
         let process = Process::start(&mut order, &own.path().join("log"));
         Self { process, address, own }
-    }
-
-    /// Whether it does; it ends where it cannot.
-    fn listens(&mut self) -> bool {
-        let listens = wait_for("Prometheus to listen or end", PATIENCE, || {
-            match self.process.0.try_wait().unwrap() {
-                Some(_) => Some(false),
-                None => TcpStream::connect(self.address).is_ok().then_some(true),
-            }
-        });
-        if !listens {
-            println!("{}", fs::read_to_string(self.own.path().join("log")).unwrap());
-        }
-        listens
     }
 
     /// The series that a query has now.
