@@ -1,6 +1,7 @@
 //! The long-lived parts, built once, in the order in which they need each other; the only place
 //! that knows them all.
 
+mod about;
 pub mod agent;
 mod banks;
 mod certificates;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::certificate::Revocations;
@@ -46,7 +48,7 @@ use crate::index::places::KnownPlaces;
 use crate::index::state::StateDb;
 use crate::ingest::nar::NarLimits;
 use crate::ingest::{self, Expiry, Ingest, Quota, Recorder};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, history};
 use crate::nix::cache_info::CacheInfo;
 use crate::nix::signature::KeyName;
 use crate::nix::store_path::StoreDir;
@@ -172,6 +174,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         () = signals.obey(&stage, &notifier, reload) => {}
         () = notifier.watch(is_alive) => {}
         () = keep_looking(&state) => {}
+        () = keep_history(&state) => {}
         () = keep_expiring(&state, config.limits.pending_age) => {}
         () = snapshots::keep_snapshotting(&config) => {}
         () = keep_retrying(&state) => {}
@@ -206,6 +209,16 @@ async fn keep_looking(state: &Arc<State>) {
         if looked.await.is_err() {
             tracing::error!("a look at the caches failed");
         }
+    }
+}
+
+/// Notes, every minute, what came and went.
+async fn keep_history(state: &Arc<State>) {
+    let mut ticks = tokio::time::interval(history::EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        state.metrics.history.note(Timestamp::now().as_second(), state.metrics.traffic());
     }
 }
 
@@ -346,6 +359,8 @@ fn build(
         readers,
         connections: stats,
         landing_page: config.landing_page,
+        status_for: config.status_for,
+        about: about::about(config),
         body_timeout: config.limits.body_timeout,
         log_requests: config.log.requests,
         small_work: Arc::new(Semaphore::new(config.limits.blocking_threads)),

@@ -263,6 +263,27 @@ impl Gate {
         }
     }
 
+    /// Who the caller is, if this cache knows them: whoever may do anything with it by what they show, whatever
+    /// everybody may.
+    pub fn knows(&self, cache: &str, caller: Caller<'_>) -> Option<Leave> {
+        const ANY: [Right; 3] = [Right::Pull, Right::Push, Right::Pin];
+        let by_certificate = caller.certificate.and_then(|certificate| {
+            ANY.into_iter().find_map(|right| self.check_certificate(cache, right, certificate).ok())
+        });
+        if by_certificate.is_some() {
+            return by_certificate;
+        }
+        for right in ANY {
+            match self.check_token(cache, right, caller) {
+                Ok(leave) => return Some(leave),
+                Err(Denial::MayNotPull | Denial::MayNotPush) => {}
+                // Asked once: a wrong token counts as one guess.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
     fn check_certificate(
         &self,
         cache: &str,

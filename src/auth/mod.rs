@@ -41,3 +41,18 @@ pub enum PullPolicy {
     /// Whoever shows a client certificate with a name that may.
     Certificate,
 }
+
+/// Who sees more of the server's pages than how to use it: what was pushed and by whom, what is asked for, and how the
+/// disks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// Nobody.
+    Nobody,
+    /// Whoever shows a token or a client certificate that is good for anything in the cache.
+    #[default]
+    Known,
+    /// The same, and whoever comes from this machine itself.
+    Loopback,
+    /// Everybody who may read the cache.
+    Everybody,
+}

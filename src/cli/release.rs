@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{print, table};
 use super::place::OfCache;
 use super::zfs::{cache, dataset_of};
-use super::{CommandError, time, why};
+use super::{CommandError, time};
 use crate::app::urls;
 use crate::bank::{Bank, BankError, open_regular};
 use crate::config::{CacheConfig, Config};
@@ -137,7 +137,10 @@ pub(super) fn named(
     for text in named {
         // A link such as ./result leads to the path; what is no file here is a name of one.
         let real = std::fs::canonicalize(text).ok().map(|real| real.display().to_string());
-        let hash = real.as_deref().and_then(why::hash_of).or_else(|| why::hash_of(text));
+        let hash = real
+            .as_deref()
+            .and_then(StorePathHash::in_text)
+            .or_else(|| StorePathHash::in_text(text));
         let hash = hash.ok_or_else(|| {
             CommandError::Usage(format!("{text:?} is no store path and no hash of one"))
         })?;

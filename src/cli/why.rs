@@ -52,7 +52,7 @@ struct Found {
 
 pub(super) fn run(arguments: &WhyArguments) -> Result<(), CommandError> {
     let config = arguments.place.load()?;
-    let hash = hash_of(&arguments.path).ok_or_else(|| {
+    let hash = StorePathHash::in_text(&arguments.path).ok_or_else(|| {
         CommandError::Usage(format!("{:?} is no store path and no hash of one", arguments.path))
     })?;
     if let Some(name) = &arguments.cache
@@ -79,13 +79,6 @@ pub(super) fn run(arguments: &WhyArguments) -> Result<(), CommandError> {
         true => Ok(()),
         false => Err(CommandError::NotHere(hash)),
     }
-}
-
-/// The hash of `/nix/store/<hash>-<name>`, `<hash>-<name>` or `<hash>`.
-pub(super) fn hash_of(text: &str) -> Option<StorePathHash> {
-    let base = text.trim_end_matches('/').rsplit('/').next()?;
-    let hash = base.split_once('-').map_or(base, |(hash, _)| hash);
-    StorePathHash::parse(hash)
 }
 
 fn look(
@@ -222,26 +215,4 @@ fn describe(found: &Found) -> Value {
         "conflicts": conflicts.collect::<Vec<_>>(),
         "collected": tombstones.collect::<Vec<_>>(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_named_whole_or_by_its_last_part_or_by_its_hash() {
-        let hash = "7rjj86a50146dq4pd5h2fyvnnwxk9m0a";
-        let expected = StorePathHash::parse(hash);
-        assert!(expected.is_some());
-        for text in [
-            hash.to_owned(),
-            format!("{hash}-hello-2.10"),
-            format!("/nix/store/{hash}-hello-2.10/"),
-        ] {
-            assert_eq!(hash_of(&text), expected, "{text}");
-        }
-        for text in ["", "/", "hello", "7rjj86a50146dq4pd5h2fyvnnwxk9m0e-x"] {
-            assert_eq!(hash_of(text), None, "{text}");
-        }
-    }
 }

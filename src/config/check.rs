@@ -12,8 +12,16 @@ use super::error::{ConfigError, Origin};
 use super::raw::{Raw, RawBake, RawLimits, RawLog};
 use super::setting::Setting;
 use super::{Environment, Overrides, store, tls, zfs};
+use crate::auth::Audience;
 use crate::http::listen::ListenAddress;
 use crate::tls::server::TlsFiles;
+
+const AUDIENCES: [(&str, Audience); 4] = [
+    ("nobody", Audience::Nobody),
+    ("authenticated", Audience::Known),
+    ("loopback", Audience::Loopback),
+    ("everybody", Audience::Everybody),
+];
 
 /// Makes the configuration out of `raw`, which was written at `origin`, and what overrides it.
 /// Relative paths of the file are taken from the directory the file is in.
@@ -60,11 +68,15 @@ pub(super) fn check(
         limits: limits(&raw.limits, origin)?,
         log: log(&raw.log, origin)?,
         landing_page: true,
+        status_for: Audience::default(),
         data_dir,
         store,
     };
     section.set("socket_mode", &raw.socket_mode, &mut config.socket_mode, socket_mode)?;
     section.set("landing_page", &raw.landing_page, &mut config.landing_page, Setting::boolean)?;
+    section.set("status_for", &raw.status_for, &mut config.status_for, |setting| {
+        setting.one_of(&AUDIENCES)
+    })?;
     let push = overrides.push(environment);
     config.caches = caches::check(raw, &places, &config, push)?;
     Ok(config)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use crate::auth::certificate::ClientGrant;
-use crate::auth::{PullPolicy, PushPolicy};
+use crate::auth::{Audience, PullPolicy, PushPolicy};
 use crate::http::listen::{ListenAddress, ListenLimits};
 use crate::ingest::Accept;
 use crate::ingest::pull::PullSettings;
@@ -60,6 +60,8 @@ pub struct Config {
     pub log: Log,
     /// Whether `/` shows a page for people.
     pub landing_page: bool,
+    /// Who sees more on it than how to use the cache.
+    pub status_for: Audience,
 }
 
 /// Where a Nix store and its database lie.

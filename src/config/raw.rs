@@ -20,6 +20,7 @@ pub(super) struct Raw {
     /// `"auto"`, `"none"`, a directory, or the table `RawStore`.
     pub(super) store: Option<Value>,
     pub(super) landing_page: Option<Value>,
+    pub(super) status_for: Option<Value>,
     pub(super) cache: BTreeMap<String, RawCache>,
     pub(super) tls: RawTls,
     pub(super) client: BTreeMap<String, RawClient>,

@@ -184,6 +184,7 @@ fn every_setting_is_used() {
         ("socket_mode", "'0600'"),
         ("store", "'none'"),
         ("landing_page", "false"),
+        ("status_for", "'loopback'"),
         ("cache.default.priority", "41"),
         ("cache.default.want_mass_query", "false"),
         ("cache.default.sources", "['store']"),

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::error::Failure;
 use super::state::{State, Work};
 use super::views::Asked;
+use crate::auth::certificate::ClientCertificate;
 use crate::auth::{Caller, Credential, Denial, Leave, Right};
 use crate::index::holdings;
 use crate::ingest::{Ingest, Pusher};
@@ -72,18 +73,30 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Where the requests of a connection come from.
+#[derive(Clone, Default)]
+pub(super) struct Origin {
+    /// The address; `None`: a unix socket.
+    pub(super) source: Option<IpAddr>,
+    /// What the connection began with, if it was shown one.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// Whether they come over TLS.
+    pub(super) is_secure: bool,
+}
+
 /// A request that was let in, to this cache.
 #[derive(Clone)]
 pub(super) struct Admitted {
     pub(super) cache: Arc<Cache>,
+    pub(super) origin: Origin,
     pusher: Option<Pusher>,
 }
 
 impl Admitted {
-    /// `leave` is what it was decided by, `source` the address of the client, `None` a unix socket.
-    pub(super) fn new(place: &Place<'_>, leave: &Leave, source: Option<IpAddr>) -> Self {
-        let pusher = (place.right != Right::Pull).then(|| caller(leave, source));
-        Self { cache: Arc::clone(place.cache), pusher }
+    /// `leave` is what it was decided by.
+    pub(super) fn new(place: &Place<'_>, leave: &Leave, origin: &Origin) -> Self {
+        let pusher = (place.right != Right::Pull).then(|| caller(leave, origin.source));
+        Self { cache: Arc::clone(place.cache), origin: origin.clone(), pusher }
     }
 }
 
@@ -113,19 +126,27 @@ pub(super) async fn admit(
     if state.gate.is_open(cache, right) {
         return Ok(Leave::Open);
     }
-    let admitted = match caller.credential {
+    let current = know_tokens(state, caller.credential).await?;
+    let checked = current.and_then(|()| state.gate.check(cache, right, caller));
+    checked.map_err(denied)
+}
+
+/// Has the tokens known as they are now, if one is shown.
+pub(super) async fn know_tokens(
+    state: &Arc<State>,
+    shown: &Credential,
+) -> Result<Result<(), Denial>, Failure> {
+    match shown {
         Credential::Token(_) if !state.gate.is_current() => {
             let shared = Arc::clone(state);
             let refreshed = state.blocking(Work::Small, move || shared.gate.refresh()).await?;
-            refreshed.map_err(|error| {
+            Ok(refreshed.map_err(|error| {
                 tracing::error!("503: tokens cannot be checked: {error}");
                 Denial::Unavailable
-            })
+            }))
         }
-        _ => Ok(()),
-    };
-    let checked = admitted.and_then(|()| state.gate.check(cache, right, caller));
-    checked.map_err(denied)
+        _ => Ok(Ok(())),
+    }
 }
 
 /// What a request shows of who it is from.

@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,7 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
-use super::auth::{Admitted, Place, admit, credential, keep_private};
+use super::auth::{Admitted, Origin, Place, admit, credential, keep_private};
 use super::body::FileBody;
 use super::error::Failure;
 use super::line::{Ended, Line, REQUEST_ID, Reason};
@@ -30,7 +29,6 @@ use super::nar::whole_file;
 use super::narinfo::text_response;
 use super::router::router;
 use super::state::{CountAs, State};
-use crate::auth::certificate::ClientCertificate;
 use crate::auth::{Caller, Leave};
 use crate::metrics::{EncodingLabel, Route};
 use crate::nix::nar_url::NarFileName;
@@ -44,22 +42,20 @@ const NOT_FOUND: &[u8] = b"not found\n";
 pub struct Front {
     state: Arc<State>,
     router: Router,
-    /// Where the requests come from; `None`: a unix socket.
-    source: Option<IpAddr>,
-    /// What the connection began with, if it was shown one.
-    certificate: Option<Arc<ClientCertificate>>,
+    origin: Origin,
 }
 
 impl Front {
     /// Answers with what `state` has.
     pub fn new(state: Arc<State>) -> Self {
-        Self { router: router(Arc::clone(&state)), state, source: None, certificate: None }
+        Self { router: router(Arc::clone(&state)), state, origin: Origin::default() }
     }
 
     /// The same, for the requests of one connection.
     pub fn for_client(&self, client: Client) -> Self {
-        let Client { peer, certificate } = client;
-        Self { source: peer.address(), certificate, ..self.clone() }
+        let Client { peer, certificate, is_secure } = client;
+        let origin = Origin { source: peer.address(), certificate, is_secure };
+        Self { origin, ..self.clone() }
     }
 
     /// Answers a request that was let in, or is about no cache.
@@ -81,7 +77,7 @@ impl Front {
             if let Some(response) = self.open_file(&request, place, leave, began) {
                 return FrontFuture::Ready(Some(response));
             }
-            request.extensions_mut().insert(Admitted::new(place, leave, self.source));
+            request.extensions_mut().insert(Admitted::new(place, leave, &self.origin));
         }
         let patience = self.state.body_timeout;
         let patient = |body| ReadOn::new(PatientBody::new(body, patience));
@@ -129,8 +125,8 @@ impl Front {
         request: &mut Request<B>,
     ) -> Result<(Leave, Arc<Cache>), Failure> {
         let shown = credential(request.headers());
-        let certificate = self.certificate.as_ref();
-        let caller = Caller { credential: &shown, certificate, source: self.source };
+        let certificate = self.origin.certificate.as_ref();
+        let caller = Caller { credential: &shown, certificate, source: self.origin.source };
         let leave = admit(&self.state, place, caller).await?;
         let Some(view) = &place.view else { return Ok((leave, Arc::clone(place.cache))) };
         let cache = self.state.views.get(&self.state, place.cache, &view.snapshot).await?;
@@ -141,7 +137,7 @@ impl Front {
     /// A request that begins to be answered.
     fn begun<B>(&self, request: &Request<B>, leave: &Leave, at: Instant) -> Begun {
         self.state.metrics.http.in_flight.inc();
-        let line = Line::of(request, leave, self.source, self.state.log_requests);
+        let line = Line::of(request, leave, self.origin.source, self.state.log_requests);
         Begun { state: Arc::clone(&self.state), at, line }
     }
 
@@ -153,7 +149,8 @@ impl Front {
         leave: &Leave,
         began: Instant,
     ) -> Response<FrontBody> {
-        let (line, duration) = (Line::of(request, leave, self.source, true), began.elapsed());
+        let (line, duration) =
+            (Line::of(request, leave, self.origin.source, true), began.elapsed());
         if let Some(id) = line.id_to_tell(response.status()) {
             response.headers_mut().insert(REQUEST_ID, id);
         }

@@ -8,8 +8,9 @@ use axum::routing::get;
 use http::request::Parts;
 
 use super::error::Failure;
+use super::pages::{landing, path, search};
 use super::state::{Params, State};
-use super::{cache_info, holdings, landing, nar, narinfo, objects, push, serve, status};
+use super::{cache_info, holdings, nar, narinfo, objects, push, serve, status};
 use crate::index::holdings::PLACE;
 
 /// The routes: those of the default cache at `/`, those of every cache at `/c/<cache>/`, and those
@@ -19,6 +20,7 @@ pub fn router(state: Arc<State>) -> Router {
         .merge(cache_routes())
         .nest("/c/{cache}", cache_routes())
         .route("/", get(landing::page))
+        .route("/c/{cache}", get(landing::root))
         .route("/c/{cache}/", get(landing::page))
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))
@@ -40,6 +42,8 @@ fn cache_routes() -> Router<Arc<State>> {
         .route("/serve/{hash}", get(serve::root))
         .route("/serve/{hash}/", get(serve::get))
         .route("/serve/{hash}/{*path}", get(serve::get))
+        .route("/path/{hash}", get(path::page))
+        .route("/search", get(search::page))
         .route("/{name}", get(by_ending).put(push::put_by_ending))
         .route(PLACE, get(holdings::get))
         .merge(push::native_routes())

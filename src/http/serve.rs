@@ -14,24 +14,19 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderValue, Method};
-use maud::{DOCTYPE, Markup, html};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{percent_decode_str, percent_encode};
 
 use super::body::BlockingBody;
 use super::error::Failure;
-use super::landing::{STYLE, html_response};
 use super::narinfo::parse_hash;
+use super::pages::browse::{PLAIN, directory};
+use super::pages::html_response;
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use crate::metrics::Route;
 use crate::nix::store_path::StorePathHash;
-use crate::source::browse::{self, Entry, Item, Kind};
+use crate::source::browse::{self, Item};
 
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
-/// What needs no escape in one part of a URL's path.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The directory's own page, where there is one, is not taken for a listing: its scripts would not
-/// run, so it would be broken, and the names are what one comes for.
-const MAX_LISTED: usize = 10_000;
 
 /// The root of a path without the slash at its end, without which relative links go astray.
 pub async fn root(OriginalUri(uri): OriginalUri) -> Redirect {
@@ -130,47 +125,6 @@ fn content_type(components: &[Vec<u8>]) -> HeaderValue {
         return HeaderValue::from_static("text/plain; charset=utf-8");
     }
     HeaderValue::from_static(guessed)
-}
-
-fn directory(hash: StorePathHash, components: &[Vec<u8>], entries: &[Entry]) -> Markup {
-    let shown = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-    let here: Vec<_> = components.iter().map(|name| shown(name)).collect();
-    let title = format!("{hash}/{}", here.join("/"));
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) }
-                style { (maud::PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (title) }
-                table {
-                    thead { tr { th { "Name" } th { "Bytes" } } }
-                    tbody {
-                        @if !components.is_empty() {
-                            tr { td { a href="../" { "../" } } td {} }
-                        }
-                        @for entry in entries.iter().take(MAX_LISTED) {
-                            @let slash = if entry.kind == Kind::Directory { "/" } else { "" };
-                            @let link = percent_encode(&entry.name, PLAIN).to_string();
-                            tr {
-                                td { a href={ "./" (link) (slash) } { (shown(&entry.name)) (slash) } }
-                                td class="size" {
-                                    @if let Kind::File(size) = entry.kind { (size) }
-                                }
-                            }
-                        }
-                    }
-                }
-                @if entries.len() > MAX_LISTED {
-                    p { "and " (entries.len() - MAX_LISTED) " more; the listing (.ls) has all." }
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

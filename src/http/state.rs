@@ -15,7 +15,7 @@ use super::error::Failure;
 use super::listen::ConnectionStats;
 use super::push::UploadSlots;
 use super::views::Views;
-use crate::auth::Gate;
+use crate::auth::{Audience, Gate};
 use crate::index::state::StateDb;
 use crate::ingest::Ingest;
 use crate::ingest::pull::Puller;
@@ -55,8 +55,12 @@ pub struct State {
     pub body_timeout: Duration,
     /// Whether every request is a line in the log.
     pub log_requests: bool,
-    /// Whether `/` shows the landing page.
+    /// Whether there are pages for people.
     pub landing_page: bool,
+    /// Who sees more there than how to use the cache.
+    pub status_for: Audience,
+    /// The version, those of libraries, and the limits, for people.
+    pub about: Vec<(&'static str, String)>,
     /// Leave to use the blocking pool, in two classes, so that listings and whole files never keep
     /// a narinfo waiting.
     pub small_work: Arc<Semaphore>,

@@ -3,6 +3,7 @@
 pub mod collect;
 pub mod destroy;
 pub mod heal;
+pub mod keepers;
 pub mod probe;
 pub mod release;
 pub mod retention;

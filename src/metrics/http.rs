@@ -24,11 +24,13 @@ pub enum Route {
     Health,
     Metrics,
     Landing,
+    Path,
+    Search,
     Native,
     Other,
 }
 
-const ROUTES: usize = 13;
+const ROUTES: usize = 15;
 
 impl Route {
     const fn label(self) -> &'static str {
@@ -44,6 +46,8 @@ impl Route {
             Self::Health => "health",
             Self::Metrics => "metrics",
             Self::Landing => "landing",
+            Self::Path => "path",
+            Self::Search => "search",
             Self::Native => "native",
             Self::Other => "other",
         }
@@ -186,6 +190,17 @@ impl HttpMetrics {
         self.bytes[encoding as usize].inc_by(bytes as u64);
     }
 
+    /// How many requests were answered.
+    pub(super) fn requests_answered(&self) -> u64 {
+        let resolved = self.resolved.as_flattened().as_flattened();
+        resolved.iter().filter_map(OnceLock::get).map(IntCounter::get).sum()
+    }
+
+    /// How many bytes of bodies were sent.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.bytes.iter().map(IntCounter::get).sum()
+    }
+
     /// Counts a request that was turned away; both are of fixed sets.
     pub fn denied(&self, right: &'static str, reason: &'static str) {
         self.denied.with_label_values(&[right, reason]).inc();
@@ -214,6 +229,8 @@ const ALL_ROUTES: [Route; ROUTES] = [
     Route::Health,
     Route::Metrics,
     Route::Landing,
+    Route::Path,
+    Route::Search,
     Route::Native,
     Route::Other,
 ];

@@ -29,6 +29,8 @@ pub struct IngestMetrics {
     stages: [Histogram; STAGES.len()],
     paths: IntCounterVec,
     bytes: IntCounterVec,
+    all_paths: IntCounter,
+    all_bytes: IntCounter,
     last: IntGaugeVec,
     waiting: IntGaugeVec,
 }
@@ -38,6 +40,8 @@ pub struct PushMetrics {
     cache: String,
     paths: IntCounter,
     bytes: IntCounter,
+    all_paths: IntCounter,
+    all_bytes: IntCounter,
     last: IntGaugeVec,
     waiting: IntGauge,
 }
@@ -58,6 +62,9 @@ impl IngestMetrics {
             register!(registry, HistogramVec::new(options.buckets(BUCKETS.to_vec()), &["stage"]));
         Ok(Self {
             stages: STAGES.map(|(_, label)| stages.with_label_values(&[label])),
+            // Of all caches together, for the history; Prometheus adds up itself.
+            all_paths: IntCounter::new("all_paths", "Paths.")?,
+            all_bytes: IntCounter::new("all_bytes", "Bytes.")?,
             paths: counters(
                 "snowbank_pushed_paths_total",
                 "Paths that were pushed and published.",
@@ -95,9 +102,16 @@ impl IngestMetrics {
             cache: cache.into(),
             paths: self.paths.with_label_values(&[cache]),
             bytes: self.bytes.with_label_values(&[cache]),
+            all_paths: self.all_paths.clone(),
+            all_bytes: self.all_bytes.clone(),
             last: self.last.clone(),
             waiting: self.waiting.with_label_values(&[cache]),
         }
+    }
+
+    /// How many paths were pushed to all caches, and the bytes of their NARs.
+    pub(super) fn pushed(&self) -> (u64, u64) {
+        (self.all_paths.get(), self.all_bytes.get())
     }
 
     /// Notes how long a step took that began at `began`, and went well.
@@ -111,6 +125,8 @@ impl PushMetrics {
     pub fn pushed(&self, nar_bytes: u64) {
         self.paths.inc();
         self.bytes.inc_by(nar_bytes);
+        self.all_paths.inc();
+        self.all_bytes.inc_by(nar_bytes);
         self.last.with_label_values(&[&self.cache]).set(Timestamp::now().as_second());
     }
 

@@ -15,6 +15,7 @@ macro_rules! register {
 
 pub mod agent;
 pub mod collect;
+pub mod history;
 pub mod http;
 pub mod ingest;
 pub mod process;
@@ -28,6 +29,7 @@ use prometheus::{
 };
 
 use self::collect::CollectMetrics;
+use self::history::{History, Traffic};
 use self::http::HttpMetrics;
 pub use self::http::{EncodingLabel, Route};
 use self::ingest::IngestMetrics;
@@ -115,6 +117,8 @@ pub struct Metrics {
     pub pull: PullMetrics,
     /// What was verified.
     pub verify: VerifyMetrics,
+    /// What came and went over the last hours.
+    pub history: History,
 }
 
 impl Metrics {
@@ -226,6 +230,7 @@ impl Metrics {
             process: ProcessMetrics::new(&registry)?,
             pull: PullMetrics::new(&registry)?,
             verify: VerifyMetrics::new(&registry)?,
+            history: History::default(),
             registry,
         })
     }
@@ -268,6 +273,19 @@ impl Metrics {
     /// What counts the read errors of a kind of source.
     pub fn read_errors(&self, source: SourceLabel) -> IntCounter {
         self.read_errors.with_label_values(&[source.label()])
+    }
+
+    /// What has been counted since the start of what goes to and fro.
+    pub fn traffic(&self) -> Traffic {
+        let (pushed_paths, pushed_bytes) = self.ingest.pushed();
+        Traffic {
+            requests: self.http.requests_answered(),
+            hits: self.narinfo_hits.iter().map(IntCounter::get).sum(),
+            misses: self.narinfo_misses.get(),
+            sent_bytes: self.http.sent_bytes(),
+            pushed_paths,
+            pushed_bytes,
+        }
     }
 
     /// The text that Prometheus scrapes.

@@ -49,6 +49,12 @@ impl StorePathHash {
         base32::decode(text.as_bytes()).map(Self)
     }
 
+    /// The hash of `/nix/store/<hash>-<name>`, `<hash>-<name>` or `<hash>`, as people write a path.
+    pub fn in_text(text: &str) -> Option<Self> {
+        let base = text.trim_end_matches('/').rsplit('/').next()?;
+        Self::parse(base.split_once('-').map_or(base, |(hash, _)| hash))
+    }
+
     /// The 20 bytes.
     pub const fn as_bytes(&self) -> &[u8; 20] {
         &self.0
@@ -192,6 +198,23 @@ impl fmt::Display for StoreDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_named_whole_or_by_its_last_part_or_by_its_hash() {
+        let hash = "7rjj86a50146dq4pd5h2fyvnnwxk9m0a";
+        let expected = StorePathHash::parse(hash);
+        assert!(expected.is_some());
+        for text in [
+            hash.to_owned(),
+            format!("{hash}-hello-2.10"),
+            format!("/nix/store/{hash}-hello-2.10/"),
+        ] {
+            assert_eq!(StorePathHash::in_text(&text), expected, "{text}");
+        }
+        for text in ["", "/", "hello", "7rjj86a50146dq4pd5h2fyvnnwxk9m0e-x"] {
+            assert_eq!(StorePathHash::in_text(text), None, "{text}");
+        }
+    }
 
     const HASH: &str = "7rjj86a50146dq4pd5h2fyvnnwxk9m0a";
 

@@ -43,8 +43,13 @@ pub struct Entry {
 pub enum Kind {
     /// A directory.
     Directory,
-    /// A file of so many bytes.
-    File(u64),
+    /// A file.
+    File {
+        /// Its length in bytes.
+        size: u64,
+        /// Where its contents begin in the NAR, where that is known.
+        nar_offset: Option<u64>,
+    },
     /// A symbolic link.
     Symlink,
     /// Not looked at.
@@ -218,7 +223,11 @@ fn has_offset(listing: &Listing, components: &[Vec<u8>]) -> bool {
 fn names(entries: &Entries) -> Vec<Entry> {
     let kind = |node: &Node| match node {
         Node::Directory(_) => Kind::Directory,
-        Node::Regular { size, .. } => Kind::File(*size),
+        Node::Regular { size, nar_offset, .. } => {
+            // Nothing in a NAR begins at 0: that is what a listing says that does not tell.
+            let nar_offset = Some(*nar_offset).filter(|offset| *offset > 0);
+            Kind::File { size: *size, nar_offset }
+        }
         Node::Symlink { .. } => Kind::Symlink,
     };
     entries.iter().map(|(name, node)| Entry { name: name.into(), kind: kind(node) }).collect()
@@ -232,8 +241,18 @@ fn open_in_tree(tree: &StoreTree, components: &[Vec<u8>]) -> Result<Option<Item>
         })),
         Ok(Opened::Symlink(target)) => Ok(Some(Item::Symlink(target))),
         Ok(Opened::Directory(names)) => {
-            let entry = |name| Entry { name, kind: Kind::Unknown };
-            Ok(Some(Item::Directory(names.into_iter().map(entry).collect())))
+            let listing = tree::listing(tree.clone()).map_err(refuse)?.ok();
+            let node = listing
+                .as_ref()
+                .and_then(|listing| listing.lookup(components.iter().map(Vec::as_slice)));
+            Ok(Some(Item::Directory(match node {
+                Some(Node::Directory(entries)) => self::names(entries),
+                // Too large for a listing.
+                _ => {
+                    let entry = |name| Entry { name, kind: Kind::Unknown };
+                    names.into_iter().map(entry).collect()
+                }
+            })))
         }
         Err(TreeError::NotFound { .. } | TreeError::ThroughSymlink { .. }) => Ok(None),
         Err(error) => Err(refuse(error)),

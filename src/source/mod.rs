@@ -14,6 +14,7 @@ pub mod local;
 mod names;
 pub mod quarantine;
 pub mod reader;
+pub mod search;
 pub mod signer;
 pub mod stored_file;
 mod storm;

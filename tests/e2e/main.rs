@@ -39,6 +39,8 @@ mod logs;
 mod monitoring;
 mod nars;
 mod overload;
+mod pages;
+mod pages_in_a_browser;
 mod parts;
 mod pins;
 mod pull;

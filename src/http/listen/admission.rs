@@ -36,6 +36,8 @@ pub struct Client {
     pub peer: Peer,
     /// What it showed when the connection began, its chain verified.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Whether it came over TLS.
+    pub is_secure: bool,
 }
 
 /// Counts connections.

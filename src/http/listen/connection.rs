@@ -42,12 +42,12 @@ pub(super) async fn serve<F, S, B>(
 {
     let Accepted { socket, peer, tls } = accepted;
     let Some(config) = tls else {
-        let service = service_for(Client { peer, certificate: None });
+        let service = service_for(Client { peer, certificate: None, is_secure: false });
         return over_http1(socket, service, &shared, stage).await;
     };
     let Some(stream) = secure::handshake(socket, config, &shared).await else { return };
     let certificate = secure::client_certificate(&stream).map(Arc::new);
-    let service = service_for(Client { peer, certificate });
+    let service = service_for(Client { peer, certificate, is_secure: true });
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => over_http2(stream, service, &shared, stage).await,
         // An ACME server has seen its proof, and nothing else is said.

@@ -48,6 +48,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to let go of a database that another is just making.
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
+/// The version of SQLite, which is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// The open database.
 pub struct StateDb {
     file: PathBuf,

@@ -45,6 +45,7 @@ const PATHS: &str = "SELECT hash FROM pinned_paths \
 const CHANGES: &str = "SELECT count FROM pin_changes";
 const COUNT: &str = "UPDATE pin_changes SET count = count + 1";
 const ROOTS: &str = "SELECT DISTINCT hash FROM pinned_paths WHERE cache = ?1";
+const NAMED: &str = "SELECT DISTINCT name, hash FROM pinned_paths WHERE cache = ?1";
 const DELETE_PATHS: &str = "DELETE FROM pinned_paths WHERE cache = ?1 AND name = ?2";
 const DELETE_REVISIONS: &str = "DELETE FROM pin_revisions WHERE cache = ?1 AND name = ?2";
 const DELETE: &str = "DELETE FROM pins WHERE cache = ?1 AND name = ?2";
@@ -219,6 +220,15 @@ impl StateDb {
         self.read(|connection| hashes(connection, ROOTS, [cache]))
     }
 
+    /// All that the pins of a cache name, by hash, each with the name of the pin.
+    pub fn pinned_by_name(&self, cache: &str) -> Result<Vec<(String, StorePathHash)>, StateError> {
+        self.read(|connection| {
+            let mut select = connection.prepare_cached(NAMED)?;
+            let rows = select.query_map([cache], |row| Ok((row.get(0)?, read_hash(row, 1)?)))?;
+            rows.collect()
+        })
+    }
+
     /// How often something was pinned, in any cache.
     pub fn pin_changes(&self) -> Result<i64, StateError> {
         self.read(|connection| connection.prepare_cached(CHANGES)?.query_row([], |row| row.get(0)))
@@ -262,6 +272,7 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         CHANGES,
         COUNT,
         ROOTS,
+        NAMED,
         DELETE_PATHS,
         DELETE_REVISIONS,
         DELETE,
@@ -315,9 +326,11 @@ fn hashes(
     of: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<StorePathHash>> {
     let mut select = connection.prepare_cached(select)?;
-    let rows = select.query_map(of, |row| {
-        let hash: String = row.get(0)?;
-        StorePathHash::parse(&hash).ok_or_else(|| bad(0, "the hash of a store path"))
-    })?;
+    let rows = select.query_map(of, |row| read_hash(row, 0))?;
     rows.collect()
+}
+
+fn read_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<StorePathHash> {
+    let hash = StorePathHash::parse(row.get_ref(column)?.as_str()?);
+    hash.ok_or_else(|| bad(column, "the hash of a store path"))
 }

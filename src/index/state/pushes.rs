@@ -17,6 +17,13 @@ const FORGET_PUSHES: &str = "DELETE FROM pushes WHERE rowid <= \
                              (SELECT max(rowid) FROM pushes) - ?1";
 const PUSHES: &str = "SELECT cache, path, nar_hash, nar_size, pusher, token, address, at \
                       FROM pushes WHERE hash = ?1 AND (?2 IS NULL OR cache = ?2) ORDER BY rowid";
+/// So many of the newest are looked through for those of one cache.
+const LOOKED_THROUGH: i64 = 20_000;
+const RECENT: &str = "SELECT cache, path, nar_hash, nar_size, pusher, token, address, at FROM pushes \
+                      WHERE rowid > (SELECT max(rowid) FROM pushes) - ?3 AND cache = ?1 \
+                      ORDER BY rowid DESC LIMIT ?2";
+const NAMED: &str = "SELECT DISTINCT path FROM pushes \
+                     WHERE cache = ?1 AND instr(path, ?2) > 0 LIMIT ?3";
 const CONFLICT: &str = "INSERT INTO conflicts (cache, hash, kept, refused, pusher, token, address, \
                         at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const FORGET_CONFLICTS: &str = "DELETE FROM conflicts WHERE number <= \
@@ -109,6 +116,32 @@ impl StateDb {
         })
     }
 
+    /// What was published in a cache lately, the newest first; `most` of it.
+    pub fn recent_pushes(&self, cache: &str, most: u32) -> Result<Vec<PushRecord>, StateError> {
+        self.read(|connection| {
+            let mut select = connection.prepare_cached(RECENT)?;
+            select.query_map(params![cache, most, LOOKED_THROUGH], read_push)?.collect()
+        })
+    }
+
+    /// Paths that were published in a cache and whose last part, `HASH-NAME`, contains `text`; `most` of them. Some
+    /// of them may be gone. Reads the whole table.
+    pub fn pushed_with(
+        &self,
+        cache: &str,
+        text: &str,
+        most: u32,
+    ) -> Result<Vec<StorePath>, StateError> {
+        self.read(|connection| {
+            let mut select = connection.prepare_cached(NAMED)?;
+            let rows = select.query_map(params![cache, text, most], |row| {
+                let path = StorePath::parse(row.get_ref(0)?.as_str()?);
+                path.map_err(|_| bad(0, "not a store path"))
+            })?;
+            rows.collect()
+        })
+    }
+
     /// Notes that another NAR than the one that is there was pushed.
     pub fn record_conflict(&self, conflict: &ConflictRecord) -> Result<(), StateError> {
         self.record_conflict_of(conflict, MAX_CONFLICTS)
@@ -149,7 +182,9 @@ impl StateDb {
 
 /// Fails where a table is not what this version reads.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    for statement in [PUSH, FORGET_PUSHES, PUSHES, CONFLICT, FORGET_CONFLICTS, CONFLICTS] {
+    for statement in
+        [PUSH, FORGET_PUSHES, PUSHES, RECENT, NAMED, CONFLICT, FORGET_CONFLICTS, CONFLICTS]
+    {
         connection.prepare(statement)?;
     }
     Ok(())

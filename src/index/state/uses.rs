@@ -1,6 +1,6 @@
 //! When paths were asked for, and which were collected.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{StateDb, StateError, bad};
 use crate::index::uses::Use;
@@ -13,6 +13,7 @@ const USED: &str = "INSERT INTO uses (cache, hash, last, count) VALUES (?1, ?2, 
                     ON CONFLICT DO UPDATE SET last = max(last, excluded.last), \
                     count = min(count + excluded.count, 4294967295)";
 const USES: &str = "SELECT hash, last, count FROM uses WHERE cache = ?1";
+const USE: &str = "SELECT last, count FROM uses WHERE cache = ?1 AND hash = ?2";
 const UNUSED: &str = "DELETE FROM uses WHERE cache = ?1 AND hash = ?2";
 const BURY: &str = "INSERT INTO tombstones (cache, hash, path, at, why) \
                     VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -66,6 +67,15 @@ impl StateDb {
         })
     }
 
+    /// What is kept of when a path was asked for.
+    pub fn use_of(&self, cache: &str, hash: StorePathHash) -> Result<Option<Use>, StateError> {
+        self.read(|connection| {
+            let read = |row: &Row<'_>| Ok(Use { last: row.get(0)?, count: row.get(1)? });
+            let mut select = connection.prepare_cached(USE)?;
+            select.query_row(params![cache, hash.as_bytes()], read).optional()
+        })
+    }
+
     /// Notes that paths went, and forgets when they were asked for; all of it in one transaction.
     pub fn bury(&self, tombstones: &[Tombstone]) -> Result<(), StateError> {
         self.write(|connection| {
@@ -116,6 +126,6 @@ impl StateDb {
 
 /// Fails where a table is not what this version reads.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    let all = [USED, USES, UNUSED, BURY, FORGET, COLLECTED, COLLECTED_AT, TOMBSTONES];
+    let all = [USED, USES, USE, UNUSED, BURY, FORGET, COLLECTED, COLLECTED_AT, TOMBSTONES];
     all.into_iter().try_for_each(|statement| connection.prepare(statement).map(drop))
 }

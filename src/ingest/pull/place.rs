@@ -73,7 +73,7 @@ impl Place {
     }
 
     /// Whether it answered lately, as far as it was asked.
-    pub(super) fn answers(&self) -> bool {
+    pub fn answers(&self) -> bool {
         self.circuit.is_closed()
     }
 

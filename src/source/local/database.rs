@@ -13,13 +13,14 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::index::presence::Known;
 use crate::nix::hash::Sha256;
 use crate::nix::path_info::PathInfo;
 use crate::nix::signature::Signature;
 use crate::nix::store_path::{StoreDir, StorePathHash};
+use crate::source::search::Wanted;
 
 /// The database schema of every Nix since 2.0, as its file `schema` says.
 const SCHEMA: u32 = 10;
@@ -34,6 +35,8 @@ const ROW: &str = "SELECT id, path, hash, deriver, narSize, sigs, ca FROM ValidP
 const REFERENCE_IDS: &str = "SELECT reference FROM Refs WHERE referrer = ?1";
 const SCAN: &str = "SELECT path, hash FROM ValidPaths";
 const FIND_NAR: &str = "SELECT path FROM ValidPaths WHERE hash = ?1 LIMIT 1";
+const NAMED: &str = "SELECT path FROM ValidPaths WHERE instr(substr(path, ?1), ?2) > 0 LIMIT ?3";
+const DERIVED: &str = "SELECT path FROM ValidPaths WHERE deriver = ?1 LIMIT ?2";
 
 /// The database of one store.
 pub struct Database {
@@ -201,6 +204,25 @@ impl Database {
         Ok(path.and_then(|path| self.store_dir.parse_path(&path).ok()).map(|path| path.hash()))
     }
 
+    /// Valid paths that are wanted; `most` of them. Reads the whole table.
+    pub fn search(&self, wanted: &Wanted, most: u32) -> Result<Vec<StorePathHash>, DatabaseError> {
+        let paths: Vec<String> = self.read(|connection| match wanted {
+            Wanted::Name(part) => {
+                // SQLite counts from 1: after the directory, its slash, the hash and its dash.
+                let name = i64::try_from(self.store_dir.as_str().len()).unwrap_or(0) + 35;
+                let mut select = connection.prepare_cached(NAMED)?;
+                select.query_map(params![name, part, most], |row| row.get(0))?.collect()
+            }
+            Wanted::Deriver(derivation) => {
+                let mut select = connection.prepare_cached(DERIVED)?;
+                let derivation = self.store_dir.join(derivation);
+                select.query_map(params![derivation, most], |row| row.get(0))?.collect()
+            }
+        })?;
+        let paths = paths.iter().filter_map(|path| self.store_dir.parse_path(path).ok());
+        Ok(paths.map(|path| path.hash()).collect())
+    }
+
     /// Runs `query` on a connection, in one read transaction, so that its statements see one state.
     pub(super) fn read<T>(
         &self,
@@ -232,7 +254,7 @@ impl Database {
         let connection =
             Connection::open_with_flags(&self.file, flags).map_err(|error| self.sqlite(error))?;
         connection.busy_timeout(self.deadline).map_err(|error| self.sqlite(error))?;
-        for statement in [FIND, REFERENCES, ROW, REFERENCE_IDS, SCAN, FIND_NAR] {
+        for statement in [FIND, REFERENCES, ROW, REFERENCE_IDS, SCAN, FIND_NAR, NAMED, DERIVED] {
             connection.prepare_cached(statement).map_err(|error| self.sqlite(error))?;
         }
         Ok(connection)

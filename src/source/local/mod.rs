@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
+use super::search::Wanted;
 use super::storm::Storm;
 use super::vital::Vital;
 use super::{Expected, Nar, NarBody, SourceError, Stored, StoredFile};
@@ -201,6 +202,15 @@ impl LocalStore {
     pub fn tree(&self, hash: StorePathHash) -> Result<Option<(StoreTree, PathInfo)>, SourceError> {
         let Some(info) = self.valid_path(hash)? else { return Ok(None) };
         Ok(Some((self.tree_of(&info.path)?, info)))
+    }
+
+    /// Valid paths that are wanted; `most` of them.
+    pub(super) fn search(
+        &self,
+        wanted: &Wanted,
+        most: u32,
+    ) -> Result<Vec<StorePathHash>, SourceError> {
+        self.database.search(wanted, most).map_err(refuse)
     }
 
     fn offers_zstd(&self) -> bool {

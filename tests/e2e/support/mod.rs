@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod bad_disk;
 pub(crate) mod bank;
+pub(crate) mod browser;
 pub(crate) mod ca;
 pub(crate) mod fixtures;
 pub(crate) mod front;

@@ -52,7 +52,13 @@ pub(crate) struct Acknowledged {
 impl Pushed {
     /// A new one; `settings` are lines of the configuration, of `[cache.default]` first.
     pub(crate) fn new(settings: &str) -> Self {
-        Self { own: tempdir(), settings: format!("[cache.default]\npush = \"open\"\n{settings}\n") }
+        Self::with("", settings)
+    }
+
+    /// The same; `general` are lines that belong to no cache.
+    pub(crate) fn with(general: &str, settings: &str) -> Self {
+        let settings = format!("{general}\n[cache.default]\npush = \"open\"\n{settings}\n");
+        Self { own: tempdir(), settings }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
