@@ -15,9 +15,11 @@ mod pulling;
 pub mod replicate;
 pub mod serving;
 mod snapshots;
+pub mod top;
 pub mod urls;
 pub mod verifying;
 mod watching;
+pub mod why;
 pub mod zfs_status;
 
 use std::collections::BTreeMap;

@@ -34,6 +34,7 @@ mod rm;
 mod serve;
 mod time;
 mod token;
+mod top;
 mod transfer;
 mod verify;
 mod why;
@@ -42,6 +43,7 @@ mod zfs;
 use std::io;
 
 use crate::app::AppError;
+use crate::app::why::server::LookError;
 use crate::auth::token::NoRandom;
 use crate::bank::BankError;
 use crate::client::closure::ClosureError;
@@ -51,6 +53,7 @@ use crate::client::import::ImportError;
 use crate::client::origin::OriginError;
 use crate::client::push::PushError;
 use crate::client::remote::RemoteUrlError;
+use crate::client::scrape::ScrapeError;
 use crate::config::ConfigError;
 use crate::format::apply::FormatError;
 use crate::format::lock::LockError;
@@ -97,6 +100,7 @@ enum Command {
     Rm(rm::RmArguments),
     Release(release::ReleaseArguments),
     Why(why::WhyArguments),
+    Top(top::TopArguments),
     Doctor(doctor::DoctorArguments),
     Zfs(zfs::ZfsArguments),
     Format(format::FormatArguments),
@@ -126,8 +130,19 @@ pub enum CommandError {
     /// A bank cannot be read.
     #[error(transparent)]
     Bank(#[from] BankError),
+    /// Nothing that a derivation makes is known.
+    #[error("no output of {0} is known here: neither its file nor anything that it made")]
+    NoOutput(String),
+    /// A server does not say how it is.
+    #[error(transparent)]
+    Scrape(#[from] ScrapeError),
+    /// What a server here has cannot be looked at.
+    #[error(transparent)]
+    Look(#[from] LookError),
     /// A path is in no bank that was looked at.
-    #[error("{0} is in no bank; what the host's own store serves is not in one either")]
+    #[error(
+        "{0} is in no bank here, and in no cache that was asked; what a host's own store serves is in no bank"
+    )]
     NotHere(StorePathHash),
     /// What was to be printed could not be.
     #[error("cannot write to standard output: {0}")]
@@ -241,7 +256,10 @@ impl CommandError {
             | Self::Import(_)
             | Self::Export(_)
             | Self::Bank(_)
+            | Self::Look(_)
+            | Self::Scrape(_)
             | Self::NotHere(_)
+            | Self::NoOutput(_)
             | Self::Output(_)
             | Self::Path(_)
             | Self::Push(_)
@@ -311,6 +329,7 @@ pub fn run(arguments: Arguments) -> Result<(), CommandError> {
         Command::Rm(arguments) => rm::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Zfs(arguments) => zfs::run(&arguments),
         Command::Format(arguments) => format::run(&arguments),

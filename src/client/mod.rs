@@ -19,6 +19,7 @@ pub mod push;
 pub mod remote;
 pub mod retry;
 pub mod roots;
+pub mod scrape;
 pub mod spool;
 #[cfg(test)]
 mod testing;

@@ -25,7 +25,8 @@ use crate::native::{
 };
 use crate::nix::hash::Sha256;
 use crate::nix::nar_url::NarFileName;
-use crate::nix::store_path::StorePathHash;
+use crate::nix::narinfo::{MAX_TEXT, NarInfo};
+use crate::nix::store_path::{StoreDir, StorePathHash};
 use crate::source::upstream::connect::{
     Address, AddressError, AuthoritiesError, Connector, STALL_TIMEOUT,
 };
@@ -202,6 +203,24 @@ impl Remote {
     /// The cache's address.
     pub fn url(&self) -> &str {
         &self.base
+    }
+
+    /// What the cache says of a path, as a Nix asks it; nothing where it has none.
+    pub fn narinfo(
+        &self,
+        hash: StorePathHash,
+        store_dir: &StoreDir,
+    ) -> Result<Option<NarInfo>, RemoteError> {
+        let request = Request::builder().uri(format!("{}/{hash}.narinfo", self.base));
+        let response = self.send(request, (), STALL_TIMEOUT)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let mut body = self.accepted(response)?;
+        let text = body.with_config().limit(MAX_TEXT as u64).read_to_vec();
+        let text = text.map_err(|error| self.network(&error))?;
+        let narinfo = NarInfo::parse(&text, store_dir);
+        narinfo.map(Some).map_err(|error| self.unusable(format!("its narinfo is none: {error}")))
     }
 
     /// Which paths are missing?

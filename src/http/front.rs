@@ -195,7 +195,7 @@ impl Front {
                         (response, status)
                     }
                     None | Some(Some(None)) => {
-                        metrics.narinfo_misses.inc();
+                        metrics.narinfo_missed();
                         (not_found(), StatusCode::NOT_FOUND)
                     }
                 }
@@ -208,7 +208,7 @@ impl Front {
                 (response, status)
             }
         };
-        metrics.narinfo_memory_hits.inc();
+        metrics.narinfo_remembered();
         metrics.http.request(Route::NarInfo, request.method(), status.as_u16());
         let whole = |bytes: Bytes| if head { Bytes::new() } else { bytes };
         let response = response.map(whole);

@@ -41,7 +41,7 @@ pub async fn get(
                 Arc::clone(&offer.answer)
             }
             None => {
-                state.metrics.narinfo_misses.inc();
+                state.metrics.narinfo_missed();
                 return Err(Failure::NotFound);
             }
         },

@@ -20,7 +20,6 @@ use super::body::BlockingBody;
 use super::error::Failure;
 use super::narinfo::parse_hash;
 use super::pages::browse::{PLAIN, directory};
-use super::pages::html_response;
 use super::state::{CacheOf, CountAs, Params, State, Work};
 use crate::metrics::Route;
 use crate::nix::store_path::StorePathHash;
@@ -54,7 +53,7 @@ pub async fn get(
         Item::Directory(_) if !uri.path().ends_with('/') => {
             Redirect::permanent(&format!("{}/", uri.path())).into_response()
         }
-        Item::Directory(entries) => html_response(directory(hash, &components, &entries)),
+        Item::Directory(entries) => directory(hash, &components, &entries),
         Item::Symlink(target) => {
             let (hash, names) =
                 browse::follow(&cache, hash, &components, &target).ok_or(Failure::NotFound)?;

@@ -92,6 +92,9 @@ pub struct HttpMetrics {
     denied: IntCounterVec,
 }
 
+/// Whether this is the build of `bench/overhead` that counts no request.
+pub(super) const UNCOUNTED: bool = cfg!(feature = "uncounted");
+
 const LATENCY_BUCKETS: [f64; 14] =
     [50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0];
 
@@ -161,6 +164,9 @@ impl HttpMetrics {
 
     /// Counts an answered request.
     pub fn request(&self, route: Route, method: &Method, status: u16) {
+        if UNCOUNTED {
+            return;
+        }
         let last = METHODS.len() - 1;
         let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(last);
         let index = STATUSES.iter().position(|known| *known == status).unwrap_or_else(|| {
@@ -177,16 +183,25 @@ impl HttpMetrics {
 
     /// Notes how long an answer took to its last byte.
     pub fn answered(&self, route: Route, elapsed: Duration) {
+        if UNCOUNTED {
+            return;
+        }
         self.latency[route as usize].observe(elapsed.as_secs_f64());
     }
 
     /// Notes how long an answer took to the first byte of its body.
     pub fn first_byte(&self, route: Route, elapsed: Duration) {
+        if UNCOUNTED {
+            return;
+        }
         self.first_byte[route as usize].observe(elapsed.as_secs_f64());
     }
 
     /// Counts bytes of a body.
     pub fn sent(&self, encoding: EncodingLabel, bytes: usize) {
+        if UNCOUNTED {
+            return;
+        }
         self.bytes[encoding as usize].inc_by(bytes as u64);
     }
 

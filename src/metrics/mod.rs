@@ -77,10 +77,8 @@ pub struct Metrics {
     /// What is known of requests.
     pub http: HttpMetrics,
     narinfo_hits: [IntCounter; SOURCES],
-    /// narinfo requests that no source had.
-    pub narinfo_misses: IntCounter,
-    /// narinfo answered from memory, without I/O.
-    pub narinfo_memory_hits: IntCounter,
+    narinfo_misses: IntCounter,
+    narinfo_memory_hits: IntCounter,
     /// NARs whose bytes were not those of their NarHash.
     pub hash_mismatches: IntCounter,
     /// Objects that lie in a source and are not what they should be.
@@ -237,7 +235,24 @@ impl Metrics {
 
     /// Counts a narinfo answered by a source.
     pub fn narinfo_hit(&self, source: SourceLabel) {
+        if http::UNCOUNTED {
+            return;
+        }
         self.narinfo_hits[source as usize].inc();
+    }
+
+    /// Counts a request for a narinfo that no source had.
+    pub fn narinfo_missed(&self) {
+        if !http::UNCOUNTED {
+            self.narinfo_misses.inc();
+        }
+    }
+
+    /// Counts a request for a narinfo that memory answered, without I/O.
+    pub fn narinfo_remembered(&self) {
+        if !http::UNCOUNTED {
+            self.narinfo_memory_hits.inc();
+        }
     }
 
     /// Counts a bake; `result` is one of a fixed set.

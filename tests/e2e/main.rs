@@ -62,6 +62,8 @@ mod tls_clients;
 mod tls_internal;
 mod tls_overload;
 mod tls_proxies;
+mod top;
 mod transfer;
 mod verify;
 mod views;
+mod why;

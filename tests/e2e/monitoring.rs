@@ -1,6 +1,6 @@
 //! What ops scrape: as Prometheus wants it, with an alert for each thing that goes wrong and no empty panel.
 
-use std::{fs, io::Write, path::PathBuf, process::Stdio};
+use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, process::Stdio};
 
 use serde_json::Value;
 
@@ -16,8 +16,9 @@ use crate::{
         nix::{Scratch, run, tempdir},
         project,
         prometheus::{Prometheus, metrics_in},
+        pushed::Pushed,
         server::{Server, Setup},
-        snowbank, wait_until,
+        snowbank, wait_for, wait_until,
     },
     tls,
 };
@@ -199,4 +200,51 @@ fn no_panel_of_the_dashboard_is_empty_while_a_server_works() {
     }
     let firing = prometheus.query("ALERTS{alertstate=\"firing\"}");
     assert!(firing.is_empty(), "{firing:?}");
+}
+
+#[test]
+fn a_scrape_of_a_hundred_caches_reads_nothing_but_what_the_kernel_knows_of_the_process() {
+    let caches = (1..100).map(|number| format!("[cache.cache-{number}]\npush = 'token'\n"));
+    let pushed = Pushed::new(&caches.collect::<String>());
+    let trace = pushed.file("trace");
+    let script = format!(
+        "exec strace -D -f -y -s 24 -e signal=none -e trace=%file,%process,read,recvfrom,write,writev,sendto \
+         -o '{}' \"$0\" \"$@\"",
+        trace.display()
+    );
+    let mut server = pushed.setup("").after_shell(&script).start();
+    let mut connection = server.connect();
+    for _ in 0..20 {
+        let text = connection.request("GET", "/metrics", &[]).expect(200).text();
+        let caches = text.lines().filter(|line| line.starts_with("snowbank_source_up{"));
+        assert_eq!(caches.count(), 100);
+    }
+    server.signal(rustix::process::Signal::TERM);
+    server.wait(PATIENCE);
+    let text = wait_for("the end of the trace", PATIENCE, || {
+        let text = fs::read_to_string(&trace).unwrap();
+        text.contains("+++ exited with 0 +++").then_some(text)
+    });
+    // From a request to its answer, in the thread that answers it.
+    let mut answering: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut answered = 0;
+    for line in text.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
+        if call.contains("\"GET /metrics") {
+            answering.insert(thread, Vec::new());
+        } else if call.contains("\"HTTP/1.1 200") {
+            for call in answering.remove(thread).into_iter().flatten() {
+                // What is resumed here has begun in a line before, with its file.
+                let is_of_the_process = call.contains("/proc/")
+                    || call.contains("<anon_inode:")
+                    || call.contains(" resumed>");
+                assert!(is_of_the_process, "{call}");
+            }
+            answered += 1;
+        } else if let Some(calls) = answering.get_mut(thread) {
+            calls.push(call);
+        }
+    }
+    assert_eq!(answered, 20, "{text}");
 }

@@ -13,10 +13,13 @@ use crate::{
     bed::{Bed, Injected, MIB, OPEN, device_of, health, random, troubles, until_unhealthy},
     commands::property,
     e2e::{
+        command,
         made::{Form, Made, closure},
+        nix,
         prometheus::metrics_in,
         pushed::{Acknowledged, Pusher, Stop, check, narinfos, verify},
         server::Setup,
+        snowbank,
     },
     support::{Disk, PATIENCE, Pool, run, wait_until},
 };
@@ -317,6 +320,30 @@ fn what_the_dashboard_and_the_alerts_are_about_is_exported_where_there_is_a_pool
             })
         });
     }
+}
+
+#[test]
+fn the_page_for_people_and_top_show_the_pool_and_what_snapshots_hold() {
+    let bed = Bed::new(Disk::take(), &[("default", &[])]);
+    let server = bed.start(&format!("status_for = \"everybody\"\n{OPEN}"));
+    let made = random(5, 8 * MIB);
+    let mut pusher = Pusher::to(server.address()).unwrap();
+    pusher.stock(&made, Form::Bare).unwrap();
+    let dataset = format!("{}@held", bed.dataset("default"));
+    run("zfs", ["snapshot", &dataset]);
+    run("zfs", ["set", "quota=1G", dataset.trim_end_matches("@held")]);
+    let pool = bed.pool.name();
+    wait_until("the page shows the pool", PATIENCE, || {
+        let page = server.get("/").expect(200).text();
+        [&format!("Pool {pool}"), "ONLINE", "none that ended", "Held by snapshots", " MiB</td>"]
+            .iter()
+            .all(|part| page.contains(*part))
+    });
+    let mut order = command(snowbank());
+    order.args(["top", "--once", &server.url()]);
+    let text = nix::run(&mut order, 60).expect_success().text();
+    let line = text.lines().find(|line| line.trim().starts_with(pool)).unwrap();
+    assert!(line.contains("ONLINE") && line.contains("taken"), "{text}");
 }
 
 #[test]

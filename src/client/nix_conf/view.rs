@@ -55,6 +55,8 @@ pub struct View {
     pub authorities: AuthoritiesFile,
     /// Its file of passwords.
     pub netrc: PathBuf,
+    /// Where it remembers what caches said; nothing where that cannot be known.
+    pub cache: Option<PathBuf>,
     /// Where its environment was read, for a daemon.
     pub origin: Option<Origin>,
 }
@@ -78,7 +80,9 @@ impl View {
 
     fn of_daemon(root: &Path) -> Self {
         let environment = DaemonEnvironment::find(root);
-        let get = |name: &str| environment.get(name);
+        // What it is not told it takes from the system's list of users, which says this of root.
+        let home = |name: &str| (name == "HOME").then(|| root.join("root").into_os_string());
+        let get = |name: &str| environment.get(name).or_else(|| home(name));
         let origin = Some(environment.origin);
         Self { origin, ..Self::new(Who::Daemon, root, &get, &[]) }
     }
@@ -100,8 +104,17 @@ impl View {
         }
         let netrc = conf.get("netrc-file").map_or_else(|| directory.join("netrc"), PathBuf::from);
         let authorities = authorities(&conf, root, lookup);
-        Self { who, conf, file, authorities, netrc, origin: None }
+        let cache = cache_directory(lookup);
+        Self { who, conf, file, authorities, netrc, cache, origin: None }
     }
+}
+
+/// As Nix finds it (`users.cc`).
+fn cache_directory(lookup: Lookup<'_>) -> Option<PathBuf> {
+    let own = variable(lookup, "NIX_CACHE_HOME").map(PathBuf::from);
+    let shared = || variable(lookup, "XDG_CACHE_HOME").map(|home| PathBuf::from(home).join("nix"));
+    let home = || variable(lookup, "HOME").map(|home| PathBuf::from(home).join(".cache/nix"));
+    own.or_else(shared).or_else(home)
 }
 
 fn variable(lookup: Lookup<'_>, name: &str) -> Option<OsString> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::response::{Redirect, Response};
 use http::Uri;
 use http::header::HOST;
@@ -10,7 +10,7 @@ use http::request::Parts;
 use maud::{Markup, html};
 
 use super::viewer::Viewer;
-use super::{Page, gather, html_response, status};
+use super::{Page, gather, status};
 use crate::auth::{Audience, Denial};
 use crate::http::auth::Admitted;
 use crate::http::error::Failure;
@@ -22,7 +22,7 @@ use crate::source::cache::Cache;
 const SIGN_IN: &str = "sign-in";
 
 /// The page of a cache whose name stands without the slash at the end, without which relative links go astray.
-pub async fn root(axum::extract::OriginalUri(uri): axum::extract::OriginalUri) -> Redirect {
+pub async fn root(_: CacheOf, OriginalUri(uri): OriginalUri) -> Redirect {
     Redirect::permanent(&format!("{}/", uri.path()))
 }
 
@@ -67,8 +67,8 @@ pub async fn page(
         None => format!("The Nix binary cache {}", cache.name),
         Some(snapshot) => format!("The cache {} as it was at {snapshot}, read-only", cache.name),
     };
-    let page = Page { title: &title, up: "", searched: "" };
-    let mut response = html_response(page.with(&body));
+    let page = Page { title: &title, up: "", searched: "", copies: true };
+    let mut response = page.with(&body);
     response.extensions_mut().insert(CountAs::route(Route::Landing));
     Ok(response)
 }

@@ -28,18 +28,25 @@ use crate::nix::hash::Sha256;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Nothing but the page's own style and script, by their hashes; its form leads back here only.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = |text: &str| BASE64.encode(&Sha256::of(text.as_bytes()).0);
+/// Nothing but the page's own style, by its hash; its form leads back here only.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| policy("'none'"));
+/// The same with the page's own script.
+static POLICY_WITH_SCRIPT: LazyLock<HeaderValue> =
+    LazyLock::new(|| policy(&format!("'sha256-{}'", hash_of(SCRIPT))));
+
+fn policy(script: &str) -> HeaderValue {
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src {script}; img-src data:; \
          base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-        hash(STYLE),
-        hash(SCRIPT)
+        hash_of(STYLE)
     );
     // Base64 and words: always a value of a header. A browser shows nothing of a page with less leave.
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
-});
+}
+
+fn hash_of(text: &str) -> String {
+    BASE64.encode(&Sha256::of(text.as_bytes()).0)
+}
 
 /// One page.
 struct Page<'a> {
@@ -49,14 +56,16 @@ struct Page<'a> {
     up: &'a str,
     /// What was searched for, where it is that page.
     searched: &'a str,
+    /// Whether something in it is there to be copied, which takes the script.
+    copies: bool,
 }
 
 impl Page<'_> {
     /// The whole page around its body.
-    fn with(&self, body: &Markup) -> Markup {
-        let Self { title, up, searched } = self;
+    fn with(&self, body: &Markup) -> Response {
+        let Self { title, up, searched, copies } = *self;
         let home = if up.is_empty() { "./" } else { up };
-        html! {
+        let markup = html! {
             (DOCTYPE)
             html lang="en" {
                 head {
@@ -81,20 +90,23 @@ impl Page<'_> {
                         h1 { (title) }
                         (body)
                     }
-                    p id="said" class="unseen" role="status" {}
-                    script { (PreEscaped(SCRIPT)) }
+                    @if copies {
+                        p id="said" class="unseen" role="status" {}
+                        script { (PreEscaped(SCRIPT)) }
+                    }
                 }
             }
-        }
+        };
+        html_response(markup, if copies { &POLICY_WITH_SCRIPT } else { &POLICY })
     }
 }
 
 /// A page that the browser may show and nothing else.
-pub(super) fn html_response(markup: Markup) -> Response {
+fn html_response(markup: Markup, policy: &HeaderValue) -> Response {
     let mut response = markup.into_string().into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CONTENT_SECURITY_POLICY, POLICY.clone());
+    headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

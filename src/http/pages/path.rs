@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::viewer::Viewer;
-use super::{Page, browse, graph, html_response, show};
+use super::{Page, browse, graph, show};
 use crate::http::error::Failure;
 use crate::http::narinfo::parse_hash;
 use crate::http::state::{CacheOf, CountAs, Params, State, Work};
@@ -88,9 +88,9 @@ pub async fn page(
         }
         @if let Some(record) = &record { (history(now, record)) }
     };
-    let markup = Page { title: &title, up: UP, searched: "" }.with(&body);
+    let page = Page { title: &title, up: UP, searched: "", copies: here.is_some() };
     let status = if here.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    let mut response = (status, html_response(markup)).into_response();
+    let mut response = (status, page.with(&body)).into_response();
     response.extensions_mut().insert(CountAs::route(Route::Path));
     Ok(response)
 }

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use percent_encoding::percent_decode_str;
 
 use super::viewer::Viewer;
-use super::{Page, html_response, show};
+use super::{Page, show};
 use crate::http::error::Failure;
 use crate::http::state::{CacheOf, CountAs, State, Work};
 use crate::index::state::{StateDb, StateError};
@@ -63,8 +63,8 @@ pub async fn page(
             results(&found)
         }
     };
-    let page = Page { title: "Search", up: "", searched: &text };
-    Ok(counted(html_response(page.with(&body))))
+    let page = Page { title: "Search", up: "", searched: &text, copies: false };
+    Ok(counted(page.with(&body)))
 }
 
 fn counted(mut response: Response) -> Response {

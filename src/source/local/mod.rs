@@ -7,6 +7,7 @@
 pub mod bake;
 pub mod database;
 pub mod objects;
+pub mod remembered;
 pub mod tree;
 
 use std::collections::HashMap;

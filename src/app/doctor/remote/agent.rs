@@ -187,7 +187,8 @@ mod tests {
         let authorities = AuthoritiesFile { path: "/ca".into(), named_by: "x" };
         let conf = NixConf::with_defaults();
         let file = "/etc/nix/nix.conf".into();
-        let view = View { who: Who::User, conf, file, authorities, netrc, origin: None };
+        let view =
+            View { who: Who::User, conf, file, authorities, netrc, cache: None, origin: None };
         let address = Address::parse(url).unwrap();
         let shown = authorization(&view, &address).map(|text| text.to_string());
         (judge_netrc(&view, &address, asked).to_string(), shown)

@@ -13,7 +13,7 @@ mod reach;
 mod secure;
 mod settings;
 mod text;
-mod trusted;
+pub(in crate::app) mod trusted;
 
 use std::path::Path;
 

@@ -95,7 +95,15 @@ mod tests {
         conf.apply_text(text, "x");
         let file = PathBuf::from("/etc/nix/nix.conf");
         let authorities = AuthoritiesFile { path: "/ca".into(), named_by: "x" };
-        View { who, conf, file, authorities, netrc: "/etc/nix/netrc".into(), origin: None }
+        View {
+            who,
+            conf,
+            file,
+            authorities,
+            netrc: "/etc/nix/netrc".into(),
+            cache: None,
+            origin: None,
+        }
     }
 
     #[test]

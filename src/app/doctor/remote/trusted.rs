@@ -87,7 +87,7 @@ fn unchecked(view: &View) -> Finding {
 }
 
 /// Judges the signatures of a path. `shown` are the keys of the cache's page.
-pub(super) fn judge_signatures(
+pub(in crate::app) fn judge_signatures(
     view: &View,
     store_dir: &StoreDir,
     info: &PathInfo,
@@ -151,7 +151,7 @@ mod tests {
         conf.apply_text(text, "x");
         let authorities = AuthoritiesFile { path: "/ca".into(), named_by: "x" };
         let (file, netrc) = ("/etc/nix/nix.conf".into(), "/etc/nix/netrc".into());
-        View { who: Who::User, conf, file, authorities, netrc, origin: None }
+        View { who: Who::User, conf, file, authorities, netrc, cache: None, origin: None }
     }
 
     fn key(name: &str) -> SecretKey {
