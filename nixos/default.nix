@@ -1,0 +1,99 @@
+# All that the flake has, as a function of what it is made with. It can be called without a flake as well:
+#
+#     import ./nixos { nixpkgs = { inherit lib legacyPackages; }; }
+#
+# Nothing here needs disko, agenix or sops-nix: who has them imports their modules beside ours.
+{
+  nixpkgs,
+  self ? ../.,
+  # Modules that each host of the example gets besides, such as those of disko and agenix.
+  extraModules ? [ ],
+}:
+let
+  inherit (nixpkgs) lib;
+  systems = [
+    "x86_64-linux"
+    "aarch64-linux"
+  ];
+  forEachSystem = build: lib.genAttrs systems (system: build nixpkgs.legacyPackages.${system});
+  package =
+    pkgs:
+    import ./package.nix {
+      inherit lib;
+      inherit (pkgs) rustPlatform;
+      source = self;
+    };
+  overlay = final: _: { snowbank = package final; };
+
+  nixosModules = {
+    default = ./modules/default.nix;
+    snowbank = ./modules/server.nix;
+    snowbank-client = ./modules/client.nix;
+    agent = ./modules/agent.nix;
+    proxy = ./modules/proxy.nix;
+    runner = ./modules/gitlab-runner.nix;
+    harmonia = ./modules/harmonia.nix;
+    internal-ca = ./modules/internal-ca.nix;
+    nix-settings = ./modules/nix-settings.nix;
+    storage = ./modules/storage.nix;
+    monitoring = ./modules/monitoring.nix;
+  };
+
+  host =
+    file:
+    lib.nixosSystem {
+      modules = [
+        nixosModules.default
+        { nixpkgs.overlays = [ overlay ]; }
+        file
+      ]
+      ++ extraModules;
+    };
+  hosts = lib.genAttrs [
+    "dev-workstation"
+    "ec2-graviton"
+    "ec2-x86_64"
+    "on-prem-runner"
+    "zfs-proto-1"
+    "zfs-proto-2"
+    "zfs-proto-3"
+  ] (name: ./hosts/${name}.nix);
+in
+{
+  inherit nixosModules;
+  overlays.default = overlay;
+  nixosConfigurations = builtins.mapAttrs (_: host) hosts;
+
+  packages = forEachSystem (pkgs: rec {
+    default = snowbank;
+    snowbank = package pkgs;
+  });
+
+  # What of a host can be told without building it: that it evaluates, with all of its assertions.
+  checks = lib.genAttrs systems (
+    system:
+    let
+      own = lib.filterAttrs (
+        _: built: built.config.nixpkgs.hostPlatform == system || (built.config.nixpkgs.hostPlatform.system or "") == system
+      ) (builtins.mapAttrs (_: host) hosts);
+    in
+    lib.mapAttrs' (name: built: lib.nameValuePair "host-${name}" built.config.system.build.toplevel) own
+  );
+
+  devShells = forEachSystem (pkgs: {
+    default = pkgs.mkShell {
+      inputsFrom = [ (package pkgs) ];
+      packages = [
+        pkgs.cargo-deny
+        pkgs.cargo-fuzz
+        pkgs.clippy
+        pkgs.gnuplot
+        pkgs.nginx
+        pkgs.rustfmt
+        pkgs.wrk
+      ];
+    };
+  });
+
+  formatter = forEachSystem (pkgs: pkgs.nixfmt);
+}

@@ -1,0 +1,27 @@
+# A runner on EC2: the root volume, one for the pool, and one for Yocto.
+{ config, lib, ... }:
+let
+  fleet = import ./fleet.nix;
+in
+{
+  imports = [ ./cache-runner.nix ];
+  services.snowbank.proxy = {
+    kind = "caddy";
+    hostName = lib.removePrefix "https://" fleet.caches.${config.networking.hostName}.url;
+    # Not a public name: the internal authority issues it, and the machine's own secrets bring it.
+    certificate = "files";
+    certificateFile = "/run/agenix/cache-certificate";
+    keyFile = "/run/agenix/cache-key";
+    interfaces = [ "ens5" ];
+  };
+  fleet.gitlabRunner.concurrent = 4;
+  fleet.storage.kind = "dedicated";
+  # On EC2 the serial of a volume is its id without the dash; these are those of the example.
+  boot.loader.systemd-boot.enable = lib.mkForce false;
+  boot.loader.efi.canTouchEfiVariables = false;
+  boot.loader.grub.device = "nodev";
+  fileSystems."/" = {
+    device = "/dev/disk/by-label/nixos";
+    fsType = "ext4";
+  };
+}

@@ -1,0 +1,15 @@
+# All modules. Nothing is on before its `enable` is.
+{
+  imports = [
+    ./agent.nix
+    ./client.nix
+    ./gitlab-runner.nix
+    ./harmonia.nix
+    ./internal-ca.nix
+    ./monitoring.nix
+    ./nix-settings.nix
+    ./proxy.nix
+    ./server.nix
+    ./storage.nix
+  ];
+}

@@ -1,0 +1,2 @@
+# refused: services.snowbank.agent.to
+{ services.snowbank.agent.enable = true; }

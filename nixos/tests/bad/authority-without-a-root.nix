@@ -1,0 +1,2 @@
+# refused: fleet.internalCa.rootCertificates is empty
+{ fleet.internalCa.enable = true; }

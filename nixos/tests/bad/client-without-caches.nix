@@ -1,0 +1,2 @@
+# refused: services.snowbank.client.caches is empty
+{ services.snowbank.client.enable = true; }

@@ -1,0 +1,2 @@
+# refused: both would listen at
+{ services.snowbank.insteadOfHarmonia = true; services.harmonia.cache.enable = true; }

@@ -1,0 +1,2 @@
+# refused: fleet.monitoring.targets is empty
+{ fleet.monitoring.enable = true; }

@@ -1,0 +1,3 @@
+# refused: virtualisation.qemu
+# refused: does not exist
+{ virtualisation.qemu.guestAgent.enable = true; }

@@ -1,0 +1,3 @@
+# refused: services.snowbank.listen
+# refused: is not of type
+{ services.snowbank = { enable = true; listen = [ "localhost" ]; }; }

@@ -1,0 +1,2 @@
+# refused: whoever can connect could push anything
+{ services.snowbank = { enable = true; settings.cache.default.push = "open"; }; }

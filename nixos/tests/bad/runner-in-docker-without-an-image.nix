@@ -1,0 +1,2 @@
+# refused: set fleet.gitlabRunner.image
+{ fleet.gitlabRunner = { enable = true; executor = "docker"; tokenFile = "/run/agenix/runner"; }; }

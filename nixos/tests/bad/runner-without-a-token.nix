@@ -1,0 +1,2 @@
+# refused: fleet.gitlabRunner.tokenFile is not set, so there would be no runner
+{ fleet.gitlabRunner.enable = true; }

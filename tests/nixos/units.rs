@@ -1,0 +1,149 @@
+//! The units that the modules make, as files, in the hands of a real systemd.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::nix::{command, hosts};
+
+/// Our services, and how exposed each may be, in tenths (`systemd-analyze security`).
+const SERVICES: [(&str, u32); 2] = [("snowbank", 12), ("snowbank-agent", 20)];
+/// What the device of ZFS adds, with users whom rights are delegated to: the server starts `zfs` itself.
+const WITH_ZFS: u32 = 2;
+/// What it adds that the server opens connections and listens itself.
+const WITH_NETWORK: u32 = 2;
+
+/// A unit as NixOS writes it, with programs that are here in the place of those that are not.
+fn unit(service: &Value) -> String {
+    let mut text = String::from("[Unit]\n");
+    let mut line = |name: &str, value: &Value| match value {
+        Value::Null => {}
+        Value::Bool(value) => text += &format!("{name}={value}\n"),
+        Value::Array(all) => {
+            for one in all {
+                text += &format!("{name}={}\n", word(one));
+            }
+        }
+        value => text += &format!("{name}={}\n", word(value)),
+    };
+    for (name, key) in [
+        ("Description", "description"),
+        ("After", "after"),
+        ("Before", "before"),
+        ("Requires", "requires"),
+        ("Wants", "wants"),
+    ] {
+        line(name, &service[key]);
+    }
+    for (name, value) in service["unitConfig"].as_object().into_iter().flatten() {
+        // What is missing here is not there to be missed.
+        if name != "AssertPathExists" {
+            line(name, value);
+        }
+    }
+    text += "\n[Service]\n";
+    for (name, value) in service["serviceConfig"].as_object().into_iter().flatten() {
+        match value {
+            Value::Array(all) => {
+                all.iter().for_each(|one| text += &format!("{name}={}\n", word(one)))
+            }
+            Value::Null => {}
+            value => text += &format!("{name}={}\n", word(value)),
+        }
+    }
+    text
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Programs of the store are not here; any will do for systemd.
+fn with_programs_of_this_machine(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let is_program = line.starts_with("Exec");
+        match line.split_once('=').filter(|_| is_program) {
+            Some((name, value)) => {
+                let rest = value.split_once(' ').map_or("", |(_, rest)| rest);
+                out += &format!("{name}=/bin/true {rest}\n");
+            }
+            None => out += &format!("{line}\n"),
+        }
+    }
+    out
+}
+
+fn written(directory: &Path, name: &str, service: &Value) -> std::path::PathBuf {
+    let file = directory.join(format!("{name}.service"));
+    fs::write(&file, with_programs_of_this_machine(&unit(service))).unwrap();
+    file
+}
+
+#[test]
+fn a_real_systemd_finds_nothing_wrong_with_any_unit() {
+    let own = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for (host, config) in hosts().as_object().unwrap() {
+        for (name, service) in config["services"].as_object().unwrap() {
+            // The rest belongs to NixOS, which this is not.
+            if !name.starts_with("snowbank") {
+                continue;
+            }
+            let file = written(own.path(), name, service);
+            let output = command("systemd-analyze")
+                .args(["verify", "--man=no"])
+                .arg(&file)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            // Other units of ours are not here.
+            let wrong: Vec<_> = said
+                .lines()
+                .filter(|line| {
+                    line.contains(&format!("{name}.service")) && !line.contains("not found")
+                })
+                .collect();
+            assert!(
+                wrong.is_empty(),
+                "{host}: {}\n{}",
+                wrong.join("\n"),
+                fs::read_to_string(&file).unwrap()
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count}");
+}
+
+#[test]
+fn services_are_exposed_no_more_than_they_need() {
+    let own = tempfile::tempdir().unwrap();
+    for (host, config) in hosts().as_object().unwrap() {
+        for (name, most) in SERVICES {
+            let service = &config["services"][name];
+            if service.is_null() {
+                continue;
+            }
+            let zfs = if service["serviceConfig"]["PrivateUsers"] == false { WITH_ZFS } else { 0 };
+            let open = service["serviceConfig"]["PrivateNetwork"] == false && name == "snowbank";
+            let most = most + zfs + if open { WITH_NETWORK } else { 0 };
+            let file = written(own.path(), name, service);
+            let output = command("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager"])
+                .arg(format!("--threshold={most}"))
+                .arg(&file)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success(),
+                "{name} of {host} is exposed more than {most}/10:\n{said}"
+            );
+        }
+    }
+}
