@@ -86,6 +86,8 @@ in
       networking.hostId = cfg.hostId;
       boot.supportedFilesystems.zfs = true;
       boot.zfs.extraPools = [ ];
+      # A pool that another machine may use is not taken by force.
+      boot.zfs.forceImportRoot = false;
       services.zfs.autoScrub.enable = true;
       services.zfs.trim.enable = false;
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Which options NixOS has, and of which types, as far as the modules here set or read any: `contract.json`.
+"""Which options NixOS has, and of which types, as far as the modules here set or read any: `standin/contract.json`.
 
 The stand-in for nixpkgs declares just these, so that an option that NixOS does not have is an error where there is no
 nixpkgs. Made anew from the options of a NixOS, as `options.json` of its manual has them or as a map of paths to types:
 
-    nixos/tests/contract.py OPTIONS.json > nixos/tests/contract.json
+    nixos/tests/contract.py OPTIONS.json > nixos/tests/standin/contract.json
 """
 
 import json

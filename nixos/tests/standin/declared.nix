@@ -173,4 +173,4 @@ let
         )
     );
 in
-toOptions "" (fromJSON (readFile ../contract.json))
+toOptions "" (fromJSON (readFile ./contract.json))
