@@ -32,6 +32,7 @@ let
     agent = ./modules/agent.nix;
     proxy = ./modules/proxy.nix;
     runner = ./modules/gitlab-runner.nix;
+    vm-runner = ./modules/vm-runner.nix;
     harmonia = ./modules/harmonia.nix;
     internal-ca = ./modules/internal-ca.nix;
     nix-settings = ./modules/nix-settings.nix;

@@ -11,5 +11,6 @@
     ./proxy.nix
     ./server.nix
     ./storage.nix
+    ./vm-runner.nix
   ];
 }

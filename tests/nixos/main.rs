@@ -10,4 +10,5 @@ mod mutations;
 mod negative;
 mod nix;
 mod options;
+mod programs;
 mod units;
