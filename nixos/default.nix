@@ -33,6 +33,8 @@ let
     proxy = ./modules/proxy.nix;
     runner = ./modules/gitlab-runner.nix;
     vm-runner = ./modules/vm-runner.nix;
+    apt-cache = ./modules/apt-cache.nix;
+    yocto-cache = ./modules/yocto-cache.nix;
     harmonia = ./modules/harmonia.nix;
     internal-ca = ./modules/internal-ca.nix;
     nix-settings = ./modules/nix-settings.nix;
@@ -54,21 +56,35 @@ let
     "dev-workstation"
     "ec2-graviton"
     "ec2-x86_64"
+    "gce-runner"
+    "kubevirt-runner"
     "on-prem-runner"
+    "proxmox-golden"
     "zfs-proto-1"
     "zfs-proto-2"
     "zfs-proto-3"
   ] (name: ./hosts/${name}.nix);
+
+  image = name: kind: (host hosts.${name}).config.system.build.images.${kind};
+  images = {
+    x86_64-linux = {
+      ami-ec2-x86_64 = image "ec2-x86_64" "amazon";
+      image-gce-runner = image "gce-runner" "google-compute";
+      image-kubevirt-runner = image "kubevirt-runner" "kubevirt";
+      image-proxmox-golden = image "proxmox-golden" "proxmox";
+    };
+    aarch64-linux.ami-ec2-graviton = image "ec2-graviton" "amazon";
+  };
 in
 {
   inherit nixosModules;
   overlays.default = overlay;
   nixosConfigurations = builtins.mapAttrs (_: host) hosts;
 
-  packages = forEachSystem (pkgs: rec {
+  packages = lib.recursiveUpdate (forEachSystem (pkgs: rec {
     default = snowbank;
     snowbank = package pkgs;
-  });
+  })) images;
 
   # What of a host can be told without building it: that it evaluates, with all of its assertions.
   checks = lib.genAttrs systems (

@@ -15,12 +15,18 @@ in
     interfaces = [ "ens5" ];
   };
   fleet.gitlabRunner.concurrent = 4;
+  fleet.aptCache = {
+    enable = true;
+    interfaces = [ "podman0" ];
+  };
+  # The third disk of the layout, which `snowbank format` makes and mounts.
+  fleet.yoctoCache.enable = true;
   fleet.storage.kind = "dedicated";
-  # On EC2 the serial of a volume is its id without the dash; these are those of the example.
   boot.loader.systemd-boot.enable = lib.mkForce false;
   boot.loader.efi.canTouchEfiVariables = false;
-  boot.loader.grub.device = "nodev";
-  fileSystems."/" = {
+  # The image of an AMI knows both better.
+  boot.loader.grub.device = lib.mkDefault "nodev";
+  fileSystems."/" = lib.mkDefault {
     device = "/dev/disk/by-label/nixos";
     fsType = "ext4";
   };

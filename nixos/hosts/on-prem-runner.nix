@@ -21,6 +21,7 @@ in
     interfaces = [ "mgmt" ];
   };
   fleet.gitlabRunner.concurrent = 1;
+  fleet.yoctoCache.enable = true;
   fleet.storage = {
     kind = "single-disk";
     hostId = "5e1c0a03";

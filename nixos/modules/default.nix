@@ -2,6 +2,7 @@
 {
   imports = [
     ./agent.nix
+    ./apt-cache.nix
     ./client.nix
     ./gitlab-runner.nix
     ./harmonia.nix
@@ -12,5 +13,6 @@
     ./server.nix
     ./storage.nix
     ./vm-runner.nix
+    ./yocto-cache.nix
   ];
 }

@@ -28,7 +28,11 @@ let
     extraModules = [ { nixpkgs.overlays = overlays; } ];
   };
   hosts = if only == null then flake.nixosConfigurations else { ${only} = flake.nixosConfigurations.${only}; };
+  images = lib.mapAttrs (_: packages: lib.mapAttrs (_: image: image.drvPath) (removeAttrs packages [ "default" ])) flake.packages;
 in
+if only == "images" then
+  images
+else
 builtins.mapAttrs (_: host: {
   inherit (host.config) warnings;
   toplevel = host.config.system.build.toplevel.drvPath;

@@ -47,4 +47,14 @@ fn on_a_real_nixpkgs_every_host_evaluates_to_its_derivation_without_a_warning() 
         assert!(host["toplevel"].as_str().unwrap().ends_with(".drv"), "{name}");
     }
     assert_eq!(hosts.as_object().unwrap().len(), crate::nix::hosts().as_object().unwrap().len());
+    words.extend(["--argstr", "only", "images"]);
+    let output = evaluate(&words, &project());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let images: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for name in
+        ["ami-ec2-x86_64", "image-gce-runner", "image-kubevirt-runner", "image-proxmox-golden"]
+    {
+        let image = images["x86_64-linux"][name].as_str().unwrap();
+        assert!(image.ends_with(".drv"), "{name}: {image}");
+    }
 }

@@ -43,6 +43,13 @@ in
       default = { };
     };
   };
+  # An image is a system with what its kind needs.
+  config.system.build.images = lib.genAttrs [
+    "amazon"
+    "google-compute"
+    "kubevirt"
+    "proxmox"
+  ] (kind: builtins.seq config.system.build.toplevel (pkgs.writeText "image-${kind}" ""));
   config.system.build.toplevel =
     if failed != [ ] then
       throw "\nFailed assertions:\n${messages}"

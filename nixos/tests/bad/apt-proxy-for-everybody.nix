@@ -1,0 +1,2 @@
+# refused: fleet.aptCache.addresses: name the addresses one by one
+{ fleet.aptCache = { enable = true; addresses = [ "0.0.0.0" ]; }; }

@@ -1,0 +1,3 @@
+# refused: fleet.yoctoCache.device
+# refused: is not of type
+{ fleet.yoctoCache = { enable = true; device = "/dev/nvme2n1"; }; }
