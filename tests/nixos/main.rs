@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test says by failing what it could not do")]
 #![expect(clippy::panic, clippy::expect_used, reason = "so does this")]
 
+mod bench;
 mod flake;
 mod fleet;
+mod images;
 mod mutations;
 mod negative;
 mod nix;
 mod options;
 mod programs;
+mod proxies;
 mod units;

@@ -6,11 +6,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bench::{Bench, said};
 use crate::nix::{command, project};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,65 +40,25 @@ case $1 in
 esac
 "#;
 
-/// A directory with stand-ins, and what they were told.
-struct Bench {
-    own: tempfile::TempDir,
+/// The stand-ins that a runner in a machine of its own needs.
+fn machine() -> Bench {
+    let bench = Bench::new();
+    bench.stand_in("gitlab-runner", GITLAB_RUNNER);
+    bench.stand_in("systemctl", "#!/bin/sh\necho \"systemctl $*\" >>\"$LOG\"\n");
+    bench
 }
 
-impl Bench {
-    fn new() -> Self {
-        let bench = Self { own: tempfile::tempdir().unwrap() };
-        fs::create_dir(bench.file("bin")).unwrap();
-        bench.stand_in("gitlab-runner", GITLAB_RUNNER);
-        bench.stand_in("systemctl", "#!/bin/sh\necho \"systemctl $*\" >>\"$LOG\"\n");
-        bench
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.own.path().join(name)
-    }
-
-    fn stand_in(&self, name: &str, text: &str) {
-        let file = self.file("bin").join(name);
-        fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    /// A program of ours, which finds the stand-ins first.
-    fn program(&self, name: &str) -> Command {
-        let mut order = command(project().join("nixos/programs").join(name));
-        let path = std::env::var("PATH").unwrap();
-        order.env("PATH", format!("{}:{path}", self.file("bin").display()));
-        order.env("LOG", self.file("log")).env("JOB", "true").env("TMPDIR", self.own.path());
-        order
-    }
-
-    fn vm_runner(&self, words: &[&str]) -> Command {
-        let mut order = self.program("vm-runner");
-        order
-            .arg(words[0])
-            .args(["--state", self.file("state").to_str().unwrap()])
-            .args(&words[1..]);
-        order
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.file("log")).unwrap_or_default()
-    }
-
-    fn info(&self, text: &str) -> PathBuf {
-        let file = self.file("runner.json");
-        fs::write(&file, text).unwrap();
-        file
-    }
+fn vm_runner(bench: &Bench, words: &[&str]) -> Command {
+    let mut order = bench.program("vm-runner");
+    order.env("JOB", "true").arg(words[0]);
+    order.args(["--state", bench.file("state").to_str().unwrap()]).args(&words[1..]);
+    order
 }
 
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+fn info_of(bench: &Bench, text: &str) -> PathBuf {
+    let file = bench.file("runner.json");
+    fs::write(&file, text).unwrap();
+    file
 }
 
 /// A GitLab as far as runners ask it; `status` is its answer to all of it.
@@ -186,11 +147,12 @@ fn each_program_explains_itself_and_shellcheck_finds_nothing() {
 
 #[test]
 fn a_runner_registers_takes_its_job_unregisters_and_the_machine_is_switched_off() {
-    let (bench, gitlab) = (Bench::new(), GitLab::answering(201));
-    let info =
-        bench.info(&format!(r#"{{"url": "{}", "token": "{TOKEN}", "name": "vm-7"}}"#, gitlab.url));
-    let output = bench
-        .vm_runner(&["run", "--info", info.to_str().unwrap(), "--jobs", "2"])
+    let (bench, gitlab) = (machine(), GitLab::answering(201));
+    let info = info_of(
+        &bench,
+        &format!(r#"{{"url": "{}", "token": "{TOKEN}", "name": "vm-7"}}"#, gitlab.url),
+    );
+    let output = vm_runner(&bench, &["run", "--info", info.to_str().unwrap(), "--jobs", "2"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", said(&output));
@@ -209,34 +171,34 @@ fn a_runner_registers_takes_its_job_unregisters_and_the_machine_is_switched_off(
     );
     assert!(!said(&output).contains(TOKEN) && !log.contains(TOKEN), "the token is told to nobody");
     assert!(!bench.file("state/config.toml").exists());
-    let off = bench.vm_runner(&["power-off"]).output().unwrap();
+    let off = vm_runner(&bench, &["power-off"]).output().unwrap();
     assert!(off.status.success());
     assert!(bench.log().ends_with("systemctl poweroff --no-block\n"), "{}", bench.log());
 }
 
 #[test]
 fn a_machine_that_is_to_be_kept_or_on_which_nothing_registered_stays_on() {
-    let (bench, gitlab) = (Bench::new(), GitLab::answering(201));
-    let off = bench.vm_runner(&["power-off"]).output().unwrap();
+    let (bench, gitlab) = (machine(), GitLab::answering(201));
+    let off = vm_runner(&bench, &["power-off"]).output().unwrap();
     assert!(
         off.status.success() && said(&off).contains("nothing had registered"),
         "{}",
         said(&off)
     );
-    let info = bench.info(&format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
+    let info = info_of(&bench, &format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
     assert!(
-        bench.vm_runner(&["run", "--info", info.to_str().unwrap()]).status().unwrap().success()
+        vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]).status().unwrap().success()
     );
     let keep = bench.file("keep-runner");
     fs::write(&keep, "").unwrap();
-    let off = bench.vm_runner(&["power-off", "--keep", keep.to_str().unwrap()]).output().unwrap();
+    let off = vm_runner(&bench, &["power-off", "--keep", keep.to_str().unwrap()]).output().unwrap();
     assert!(off.status.success() && said(&off).contains("stays on"), "{}", said(&off));
     assert!(!bench.log().contains("systemctl"), "{}", bench.log());
 }
 
 #[test]
 fn what_makes_no_sense_is_told_and_registers_nothing() {
-    let bench = Bench::new();
+    let bench = machine();
     for (text, why) in [
         ("not JSON", "it is not JSON"),
         ("[]", "it is no object"),
@@ -248,8 +210,9 @@ fn what_makes_no_sense_is_told_and_registers_nothing() {
         (r#"{"url": "https://g", "token": "x", "executor": "docker"}"#, "image is missing"),
         (r#"{"url": "https://g", "token": "x", "tags": "a,b"}"#, "tags is no list"),
     ] {
-        let info = bench.info(text);
-        let output = bench.vm_runner(&["run", "--info", info.to_str().unwrap()]).output().unwrap();
+        let info = info_of(&bench, text);
+        let output =
+            vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}: {}", said(&output));
         let last = said(&output);
         assert!(last.lines().last().unwrap().contains(why), "{text}: {last}");
@@ -263,7 +226,7 @@ fn what_makes_no_sense_is_told_and_registers_nothing() {
         fs::write(&env, text).unwrap();
         fs::set_permissions(&env, fs::Permissions::from_mode(mode)).unwrap();
         let output =
-            bench.vm_runner(&["run", "--env-file", env.to_str().unwrap()]).output().unwrap();
+            vm_runner(&bench, &["run", "--env-file", env.to_str().unwrap()]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(said(&output).contains(why), "{text}: {}", said(&output));
     }
@@ -273,16 +236,16 @@ fn what_makes_no_sense_is_told_and_registers_nothing() {
 
 #[test]
 fn what_comes_late_is_waited_for_and_what_never_comes_is_told() {
-    let (bench, gitlab) = (Bench::new(), GitLab::answering(201));
+    let (bench, gitlab) = (machine(), GitLab::answering(201));
     let env = bench.file("env");
     let never =
-        bench.vm_runner(&["run", "--env-file", env.to_str().unwrap(), "--wait", "1"]).output();
+        vm_runner(&bench, &["run", "--env-file", env.to_str().unwrap(), "--wait", "1"]).output();
     let never = never.unwrap();
     assert_eq!(never.status.code(), Some(3));
     assert!(said(&never).contains("did not come within 1 s"), "{}", said(&never));
     let words = ["run", "--env-file", env.to_str().unwrap(), "--wait", "60"];
     let mut child =
-        bench.vm_runner(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        vm_runner(&bench, &words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none(), "it waits");
     // Whole at once, as a start-up script should write it.
@@ -296,15 +259,15 @@ fn what_comes_late_is_waited_for_and_what_never_comes_is_told() {
 
 #[test]
 fn a_gitlab_that_refuses_or_a_job_that_fails_leaves_nothing_registered() {
-    let (bench, refusing) = (Bench::new(), GitLab::answering(403));
-    let info = bench.info(&format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, refusing.url));
-    let output = bench.vm_runner(&["run", "--info", info.to_str().unwrap()]).output().unwrap();
+    let (bench, refusing) = (machine(), GitLab::answering(403));
+    let info = info_of(&bench, &format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, refusing.url));
+    let output = vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("could not register"), "{}", said(&output));
     assert!(!bench.file("state/registered").exists(), "so the machine stays on, to be looked at");
     let gitlab = GitLab::answering(201);
-    let info = bench.info(&format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
-    let mut order = bench.vm_runner(&["run", "--info", info.to_str().unwrap()]);
+    let info = info_of(&bench, &format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
+    let mut order = vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]);
     let output = order.env("JOB", "exit 7").output().unwrap();
     assert_eq!(output.status.code(), Some(7), "it ends as the runner did");
     assert!(gitlab.asked().iter().any(|asked| asked.starts_with("DELETE ")));
@@ -312,10 +275,10 @@ fn a_gitlab_that_refuses_or_a_job_that_fails_leaves_nothing_registered() {
 
 #[test]
 fn told_to_stop_it_lets_the_job_end_and_unregisters() {
-    let (bench, gitlab) = (Bench::new(), GitLab::answering(201));
-    let info = bench.info(&format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
+    let (bench, gitlab) = (machine(), GitLab::answering(201));
+    let info = info_of(&bench, &format!(r#"{{"url": "{}", "token": "{TOKEN}"}}"#, gitlab.url));
     let job = r#"echo begun >>"$LOG"; until [ -n "$stopping" ]; do sleep 0.05; done; echo ended >>"$LOG""#;
-    let mut order = bench.vm_runner(&["run", "--info", info.to_str().unwrap()]);
+    let mut order = vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]);
     let mut child =
         order.env("JOB", job).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("the job has begun", || bench.log().contains("begun"));
@@ -329,17 +292,17 @@ fn told_to_stop_it_lets_the_job_end_and_unregisters() {
 
 #[test]
 fn an_older_token_registers_with_its_tags() {
-    let (bench, gitlab) = (Bench::new(), GitLab::answering(201));
+    let (bench, gitlab) = (machine(), GitLab::answering(201));
     let json =
         format!(r#"{{"url": "{}", "token": "GR1348-old", "tags": ["nix", "kvm"]}}"#, gitlab.url);
-    let info = bench.info(&json);
+    let info = info_of(&bench, &json);
     bench.stand_in(
         "gitlab-runner",
         &GITLAB_RUNNER
             .replace("  register)", "  register)\n    echo \"tags $RUNNER_TAG_LIST\" >>\"$LOG\""),
     );
     assert!(
-        bench.vm_runner(&["run", "--info", info.to_str().unwrap()]).status().unwrap().success()
+        vm_runner(&bench, &["run", "--info", info.to_str().unwrap()]).status().unwrap().success()
     );
     assert!(bench.log().contains("tags nix,kvm"), "{}", bench.log());
     assert!(gitlab.asked()[0].starts_with("POST /api/v4/runners {"));
