@@ -91,7 +91,9 @@ in
     system:
     let
       own = lib.filterAttrs (
-        _: built: built.config.nixpkgs.hostPlatform == system || (built.config.nixpkgs.hostPlatform.system or "") == system
+        _: built:
+        built.config.nixpkgs.hostPlatform == system
+        || (built.config.nixpkgs.hostPlatform.system or "") == system
       ) (builtins.mapAttrs (_: host) hosts);
     in
     lib.mapAttrs' (name: built: lib.nameValuePair "host-${name}" built.config.system.build.toplevel) own

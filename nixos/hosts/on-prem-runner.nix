@@ -1,5 +1,5 @@
 # Bare metal with KVM, a management network and a lab network.
-{ config, lib, ... }:
+{ lib, ... }:
 let
   fleet = import ./fleet.nix;
 in

@@ -26,14 +26,18 @@ in
       ca_key = "/run/agenix/intermediate.key";
     };
     settings.cache.default.peers = map (peer: trio.${peer}.url) config.fleet.peers;
-    settings.cache.default.trusted_keys = lib.concatMap (peer: trio.${peer}.publicKeys) config.fleet.peers;
+    settings.cache.default.trusted_keys = lib.concatMap (
+      peer: trio.${peer}.publicKeys
+    ) config.fleet.peers;
   };
   fleet.storage = {
     kind = "single-disk";
     layout.disk.system.device = lib.mkDefault "/dev/disk/by-id/nvme-EXAMPLE_DISK_${name}";
   };
 
-  networking.hosts = lib.mapAttrs' (host: cache: lib.nameValuePair cache.address [ "cache.${host}.${fleet.domain}" ]) trio;
+  networking.hosts = lib.mapAttrs' (
+    host: cache: lib.nameValuePair cache.address [ "cache.${host}.${fleet.domain}" ]
+  ) trio;
   networking.useNetworkd = true;
   networking.useDHCP = false;
   systemd.network.enable = true;

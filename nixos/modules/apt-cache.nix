@@ -88,7 +88,8 @@ in
   config = mkIf cfg.enable {
     assertions = [
       {
-        assertion = cfg.addresses != [ ] && !(lib.elem "0.0.0.0" cfg.addresses) && !(lib.elem "::" cfg.addresses);
+        assertion =
+          cfg.addresses != [ ] && !(lib.elem "0.0.0.0" cfg.addresses) && !(lib.elem "::" cfg.addresses);
         message = "fleet.aptCache.addresses: name the addresses one by one; at every address it would be a proxy for whoever comes.";
       }
     ];

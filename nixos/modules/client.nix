@@ -12,10 +12,7 @@ let
 
   withPriority =
     cache:
-    if cache.priority == null then
-      cache.url
-    else
-      "${cache.url}?priority=${toString cache.priority}";
+    if cache.priority == null then cache.url else "${cache.url}?priority=${toString cache.priority}";
   keys = lib.concatMap (cache: cache.publicKeys) cfg.caches;
 in
 {
@@ -86,14 +83,14 @@ in
       {
         assertion = lib.all (cache: cache.publicKeys != [ ]) cfg.caches;
         message = "services.snowbank.client.caches: ${
-          lib.concatMapStringsSep ", " (cache: cache.url) (lib.filter (cache: cache.publicKeys == [ ]) cfg.caches)
+          lib.concatMapStringsSep ", " (cache: cache.url) (
+            lib.filter (cache: cache.publicKeys == [ ]) cfg.caches
+          )
         } has no publicKeys, so Nix would take nothing from there; the page of the cache shows its key.";
       }
       {
         assertion = !(lib.any ours.isPlaceholder keys);
-        message = "services.snowbank.client.caches: ${
-          lib.concatStringsSep ", " (lib.filter ours.isPlaceholder keys)
-        } is a placeholder and not a key, and with it every substitution would fail; the page of the cache shows its key.";
+        message = "services.snowbank.client.caches: ${lib.concatStringsSep ", " (lib.filter ours.isPlaceholder keys)} is a placeholder and not a key, and with it every substitution would fail; the page of the cache shows its key.";
       }
       {
         assertion = lib.length (lib.unique (map (cache: cache.url) cfg.caches)) == lib.length cfg.caches;

@@ -46,8 +46,12 @@ let
     ];
   deviceOf =
     disk:
-    disk.device
-      or (if disk ? serial then "/dev/disk/by-id/*_${disk.serial}" else "/dev/disk/by-partlabel/${disk.partlabel}");
+    disk.device or (
+      if disk ? serial then
+        "/dev/disk/by-id/*_${disk.serial}"
+      else
+        "/dev/disk/by-partlabel/${disk.partlabel}"
+    );
 in
 {
   disk = lib.mapAttrs (name: disk: {

@@ -90,7 +90,8 @@ in
         message = "fleet.nix: minFreeGiB (${toString cfg.minFreeGiB}) must be less than maxFreeGiB (${toString cfg.maxFreeGiB}).";
       }
       {
-        assertion = !(signs && lib.any (user: lib.elem user (config.nix.settings.trusted-users or [ ])) ciUsers);
+        assertion =
+          !(signs && lib.any (user: lib.elem user (config.nix.settings.trusted-users or [ ])) ciUsers);
         message = "nix.settings.trusted-users has a user of CI on a machine that signs what it serves: any job could give a path any content, and the fleet would trust it. Take ${lib.concatStringsSep ", " ciUsers} out of it.";
       }
     ]

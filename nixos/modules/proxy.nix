@@ -75,7 +75,8 @@ in
       }
       {
         assertion =
-          cfg.certificate == "acme" && ca.enable && lib.hasSuffix ".${ca.domain}" cfg.hostName -> ca.acme.directory != null;
+          cfg.certificate == "acme" && ca.enable && lib.hasSuffix ".${ca.domain}" cfg.hostName
+          -> ca.acme.directory != null;
         message = "services.snowbank.proxy: no public authority signs ${cfg.hostName}; set fleet.internalCa.acme.directory, or certificate = \"files\".";
       }
     ];

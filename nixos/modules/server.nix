@@ -20,13 +20,15 @@ let
     inherit file;
     name = "signing-key-${toString index}";
   }) cfg.signingKeyFiles;
-  tls = lib.optional (cfg.tls.certificateFile != null) {
-    name = "tls-certificate";
-    file = cfg.tls.certificateFile;
-  } ++ lib.optional (cfg.tls.keyFile != null) {
-    name = "tls-key";
-    file = cfg.tls.keyFile;
-  };
+  tls =
+    lib.optional (cfg.tls.certificateFile != null) {
+      name = "tls-certificate";
+      file = cfg.tls.certificateFile;
+    }
+    ++ lib.optional (cfg.tls.keyFile != null) {
+      name = "tls-key";
+      file = cfg.tls.keyFile;
+    };
   secrets = keys ++ tls;
 
   # What was not set is the server's own to decide.
@@ -53,7 +55,12 @@ let
   # Whether the server itself opens connections.
   asksOthers =
     lib.any (
-      cache: lib.any (name: (cache.${name} or [ ]) != [ ]) [ "peers" "upstreams" "heal_from" ]
+      cache:
+      lib.any (name: (cache.${name} or [ ]) != [ ]) [
+        "peers"
+        "upstreams"
+        "heal_from"
+      ]
     ) (builtins.attrValues (settings.cache or { }))
     || (settings.tls.certificate_from or "files") == "acme";
 
@@ -63,9 +70,9 @@ let
   isSecure = lib.any (lib.hasPrefix "https://") cfg.listen;
   portOf = address: lib.toInt (lib.last (lib.splitString ":" address));
   isNetwork = address: !(lib.hasPrefix "unix:" address);
-  opensToAll = lib.any (cache: (cache.push or null) == "open" && !(cache.push_open_to_network or false)) (
-    builtins.attrValues (settings.cache or { })
-  );
+  opensToAll = lib.any (
+    cache: (cache.push or null) == "open" && !(cache.push_open_to_network or false)
+  ) (builtins.attrValues (settings.cache or { }));
 in
 {
   options.services.snowbank = {
@@ -182,7 +189,12 @@ in
         message = "services.snowbank.socketActivation: systemd hands over sockets without TLS; set it to false, or take https:// out of services.snowbank.listen.";
       }
       {
-        assertion = isSecure -> (cfg.tls.certificateFile != null && cfg.tls.keyFile != null) || (cfg.settings.tls.certificate_from != null && cfg.settings.tls.certificate_from != "files") || cfg.settings.tls.certificate != null;
+        assertion =
+          isSecure
+          ->
+            (cfg.tls.certificateFile != null && cfg.tls.keyFile != null)
+            || (cfg.settings.tls.certificate_from != null && cfg.settings.tls.certificate_from != "files")
+            || cfg.settings.tls.certificate != null;
         message = "services.snowbank.listen has an address with https://, and there is no certificate: set services.snowbank.tls.certificateFile and keyFile, or settings.tls.certificate_from.";
       }
       {
@@ -244,37 +256,44 @@ in
       unitConfig.AssertPathExists = map (secret: secret.file) secrets;
       unitConfig.StartLimitIntervalSec = 60;
       unitConfig.StartLimitBurst = 5;
-      serviceConfig = ours.hardened // {
-        Type = "notify";
-        ExecStart = "${lib.getExe cfg.package} serve --config ${file}";
-        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
-        User = "snowbank";
-        Group = "snowbank";
-        LoadCredential = map (secret: "${secret.name}:${secret.file}") secrets;
-        StateDirectory = mkIf (cfg.dataDir == "/var/lib/snowbank") "snowbank";
-        StateDirectoryMode = "0750";
-        ReadWritePaths = [ cfg.dataDir ];
-        WatchdogSec = 30;
-        Restart = "on-failure";
-        RestartSec = 2;
-        # Requests in flight have the server's own time to end.
-        TimeoutStopSec = 60;
-        LimitNOFILE = 65536;
-        OOMScoreAdjust = -200;
-        PrivateNetwork = isAlone;
-        RestrictAddressFamilies = [ "AF_UNIX" ] ++ lib.optionals (!isAlone) [
-          "AF_INET"
-          "AF_INET6"
-        ];
-        IPAddressDeny = mkIf (isAlone || cfg.allowedNetworks != [ ]) "any";
-        IPAddressAllow = mkIf (!isAlone && cfg.allowedNetworks != [ ]) ([ "localhost" ] ++ cfg.allowedNetworks);
-      }
-      // lib.optionalAttrs cfg.zfs.enable {
-        # Datasets are asked and snapshots made by the program `zfs`, with the rights that were delegated to this user.
-        PrivateDevices = false;
-        PrivateUsers = false;
-        DeviceAllow = [ "/dev/zfs rw" ];
-      };
+      serviceConfig =
+        ours.hardened
+        // {
+          Type = "notify";
+          ExecStart = "${lib.getExe cfg.package} serve --config ${file}";
+          ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+          User = "snowbank";
+          Group = "snowbank";
+          LoadCredential = map (secret: "${secret.name}:${secret.file}") secrets;
+          StateDirectory = mkIf (cfg.dataDir == "/var/lib/snowbank") "snowbank";
+          StateDirectoryMode = "0750";
+          ReadWritePaths = [ cfg.dataDir ];
+          WatchdogSec = 30;
+          Restart = "on-failure";
+          RestartSec = 2;
+          # Requests in flight have the server's own time to end.
+          TimeoutStopSec = 60;
+          LimitNOFILE = 65536;
+          OOMScoreAdjust = -200;
+          PrivateNetwork = isAlone;
+          RestrictAddressFamilies = [
+            "AF_UNIX"
+          ]
+          ++ lib.optionals (!isAlone) [
+            "AF_INET"
+            "AF_INET6"
+          ];
+          IPAddressDeny = mkIf (isAlone || cfg.allowedNetworks != [ ]) "any";
+          IPAddressAllow = mkIf (!isAlone && cfg.allowedNetworks != [ ]) (
+            [ "localhost" ] ++ cfg.allowedNetworks
+          );
+        }
+        // lib.optionalAttrs cfg.zfs.enable {
+          # Datasets are asked and snapshots made by the program `zfs`, with the rights that were delegated to this user.
+          PrivateDevices = false;
+          PrivateUsers = false;
+          DeviceAllow = [ "/dev/zfs rw" ];
+        };
       path = lib.optional cfg.zfs.enable cfg.zfs.package;
     };
 

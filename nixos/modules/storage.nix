@@ -23,8 +23,13 @@ let
     "/dev/disk/by-id/nvme-eui.0025388b01234567"
   ];
   identity = disk: disk.device or disk.serial or disk.partlabel or null;
-  forgotten = lib.filter (name: lib.elem (identity disks.${name}) placeholders) (builtins.attrNames disks);
-  kernelName = name: builtins.match "/dev/(nvme[0-9]+n[0-9]+|[sv]d[a-z]+|xvd[a-z]+).*" (disks.${name}.device or "") != null;
+  forgotten = lib.filter (name: lib.elem (identity disks.${name}) placeholders) (
+    builtins.attrNames disks
+  );
+  kernelName =
+    name:
+    builtins.match "/dev/(nvme[0-9]+n[0-9]+|[sv]d[a-z]+|xvd[a-z]+).*" (disks.${name}.device or "")
+    != null;
   file = (pkgs.formats.toml { }).generate "layout.toml" layout;
 in
 {

@@ -13,7 +13,12 @@ builtins.mapAttrs (
   in
   builtins.seq config.system.build.toplevel (plain {
     inherit (config) warnings;
-    inherit (config.networking) hostName hostId hosts firewall;
+    inherit (config.networking)
+      hostName
+      hostId
+      hosts
+      firewall
+      ;
     inherit (config.systemd) services sockets tmpfiles;
     inherit (config.nix) settings gc;
     inherit (config.users) users groups;

@@ -27,13 +27,38 @@ let
     };
     extraModules = [ { nixpkgs.overlays = overlays; } ];
   };
-  hosts = if only == null then flake.nixosConfigurations else { ${only} = flake.nixosConfigurations.${only}; };
-  images = lib.mapAttrs (_: packages: lib.mapAttrs (_: image: image.drvPath) (removeAttrs packages [ "default" ])) flake.packages;
+  hosts =
+    if only == null then
+      flake.nixosConfigurations
+    else
+      { ${only} = flake.nixosConfigurations.${only}; };
+  images = lib.mapAttrs (
+    _: packages: lib.mapAttrs (_: image: image.drvPath) (removeAttrs packages [ "default" ])
+  ) flake.packages;
 in
 if only == "images" then
   images
+else if only == "good" then
+  # The modules that can be built, each with a boot loader and a root of its own, which NixOS wants.
+  lib.mapAttrs (
+    name: _:
+    (nixosSystem {
+      modules = [
+        flake.nixosModules.default
+        ./good/${name}
+        {
+          nixpkgs.hostPlatform = "x86_64-linux";
+          nixpkgs.overlays = [ flake.overlays.default ] ++ overlays;
+          boot.loader.grub.device = "nodev";
+          fileSystems."/".device = "/dev/disk/by-label/nixos";
+          fileSystems."/".fsType = "ext4";
+          system.stateVersion = "26.05";
+        }
+      ];
+    }).config.system.build.toplevel.drvPath
+  ) (builtins.readDir ./good)
 else
-builtins.mapAttrs (_: host: {
-  inherit (host.config) warnings;
-  toplevel = host.config.system.build.toplevel.drvPath;
-}) hosts
+  builtins.mapAttrs (_: host: {
+    inherit (host.config) warnings;
+    toplevel = host.config.system.build.toplevel.drvPath;
+  }) hosts

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::nix::{command, hosts};
+use crate::nix::{command, hosts, project};
 
 /// Our services, and how exposed each may be, in tenths (`systemd-analyze security`).
 const SERVICES: [(&str, u32); 2] = [("snowbank", 12), ("snowbank-agent", 20)];
@@ -145,5 +145,29 @@ fn services_are_exposed_no_more_than_they_need() {
                 "{name} of {host} is exposed more than {most}/10:\n{said}"
             );
         }
+    }
+}
+
+#[test]
+fn the_units_for_other_systems_are_as_good() {
+    let own = tempfile::tempdir().unwrap();
+    for (name, most) in SERVICES {
+        let text =
+            fs::read_to_string(project().join(format!("nixos/systemd/{name}.service"))).unwrap();
+        let file = own.path().join(format!("{name}.service"));
+        fs::write(&file, with_programs_of_this_machine(&text)).unwrap();
+        let output =
+            command("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let wrong: Vec<_> = said.lines().filter(|line| line.contains(name)).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        // It has no sockets of systemd, so it needs the network.
+        let most = most + 4;
+        let output = command("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", &format!("--threshold={most}")])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -1,2 +1,7 @@
 # refused: fleet.aptCache.addresses: name the addresses one by one
-{ fleet.aptCache = { enable = true; addresses = [ "0.0.0.0" ]; }; }
+{
+  fleet.aptCache = {
+    enable = true;
+    addresses = [ "0.0.0.0" ];
+  };
+}

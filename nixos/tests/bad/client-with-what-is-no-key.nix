@@ -1,3 +1,13 @@
 # refused: services.snowbank.client.caches
 # refused: is not of type
-{ services.snowbank.client = { enable = true; caches = [ { url = "https://cache.example.org"; publicKeys = [ "PLACEHOLDER_REPLACE_ME" ]; } ]; }; }
+{
+  services.snowbank.client = {
+    enable = true;
+    caches = [
+      {
+        url = "https://cache.example.org";
+        publicKeys = [ "PLACEHOLDER_REPLACE_ME" ];
+      }
+    ];
+  };
+}

@@ -1,2 +1,7 @@
 # refused: https://cache.example.org has no publicKeys
-{ services.snowbank.client = { enable = true; caches = [ { url = "https://cache.example.org"; } ]; }; }
+{
+  services.snowbank.client = {
+    enable = true;
+    caches = [ { url = "https://cache.example.org"; } ];
+  };
+}

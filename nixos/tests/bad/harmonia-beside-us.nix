@@ -1,2 +1,5 @@
 # refused: both would listen at
-{ services.snowbank.insteadOfHarmonia = true; services.harmonia.cache.enable = true; }
+{
+  services.snowbank.insteadOfHarmonia = true;
+  services.harmonia.cache.enable = true;
+}

@@ -1,3 +1,8 @@
 # refused: services.snowbank.settings.cache.default.prioriti
 # refused: does not exist
-{ services.snowbank = { enable = true; settings.cache.default.prioriti = 3; }; }
+{
+  services.snowbank = {
+    enable = true;
+    settings.cache.default.prioriti = 3;
+  };
+}

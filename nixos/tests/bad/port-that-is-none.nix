@@ -1,3 +1,8 @@
 # refused: services.snowbank.listen
 # refused: is not of type
-{ services.snowbank = { enable = true; listen = [ "localhost" ]; }; }
+{
+  services.snowbank = {
+    enable = true;
+    listen = [ "localhost" ];
+  };
+}

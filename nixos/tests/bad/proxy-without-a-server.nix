@@ -1,2 +1,7 @@
 # refused: there is no server for it: set services.snowbank.enable
-{ services.snowbank.proxy = { kind = "caddy"; hostName = "cache.example.org"; }; }
+{
+  services.snowbank.proxy = {
+    kind = "caddy";
+    hostName = "cache.example.org";
+  };
+}

@@ -1,2 +1,7 @@
 # refused: whoever can connect could push anything
-{ services.snowbank = { enable = true; settings.cache.default.push = "open"; }; }
+{
+  services.snowbank = {
+    enable = true;
+    settings.cache.default.push = "open";
+  };
+}

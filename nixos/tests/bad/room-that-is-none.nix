@@ -1,2 +1,7 @@
 # refused: fleet.nix: minFreeGiB (30) must be less than maxFreeGiB (25)
-{ fleet.nix = { enable = true; minFreeGiB = 30; }; }
+{
+  fleet.nix = {
+    enable = true;
+    minFreeGiB = 30;
+  };
+}

@@ -1,2 +1,8 @@
 # refused: set fleet.gitlabRunner.image
-{ fleet.gitlabRunner = { enable = true; executor = "docker"; tokenFile = "/run/agenix/runner"; }; }
+{
+  fleet.gitlabRunner = {
+    enable = true;
+    executor = "docker";
+    tokenFile = "/run/agenix/runner";
+  };
+}

@@ -1,2 +1,7 @@
 # refused: fleet.vmRunner takes its token from one place
-{ fleet.vmRunner = { enable = true; envFile = "/etc/gitlab-runner-env"; }; }
+{
+  fleet.vmRunner = {
+    enable = true;
+    envFile = "/etc/gitlab-runner-env";
+  };
+}

@@ -1,3 +1,8 @@
 # refused: fleet.yoctoCache.device
 # refused: is not of type
-{ fleet.yoctoCache = { enable = true; device = "/dev/nvme2n1"; }; }
+{
+  fleet.yoctoCache = {
+    enable = true;
+    device = "/dev/nvme2n1";
+  };
+}

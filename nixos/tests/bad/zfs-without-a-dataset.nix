@@ -1,2 +1,7 @@
 # refused: name the dataset that the caches lie below
-{ services.snowbank = { enable = true; zfs.enable = true; }; }
+{
+  services.snowbank = {
+    enable = true;
+    zfs.enable = true;
+  };
+}

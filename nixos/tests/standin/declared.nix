@@ -11,9 +11,7 @@ let
     elemAt
     fromJSON
     isString
-    length
     listToAttrs
-    mapAttrs
     match
     readFile
     removeAttrs
@@ -79,7 +77,10 @@ let
     let
       found = match "\"([^\"]*)\"(, (.*))?" text;
     in
-    if found == null then [ ] else [ (elemAt found 0) ] ++ (if elemAt found 2 == null then [ ] else quoted (elemAt found 2));
+    if found == null then
+      [ ]
+    else
+      [ (elemAt found 0) ] ++ (if elemAt found 2 == null then [ ] else quoted (elemAt found 2));
 
   # What is below an option of sets or of a submodule.
   below = node: node."<name>" or node."*" or (removeAttrs node [ "_type" ]);

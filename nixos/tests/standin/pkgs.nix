@@ -57,7 +57,7 @@ named
   rustPlatform.buildRustPackage = args: package args.pname // { inherit args; };
   linkFarm = name: entries: package name // { inherit entries; };
   runCommand =
-    name: env: script:
+    name: _env: script:
     derivation {
       inherit name system script;
       builder = "/bin/sh";

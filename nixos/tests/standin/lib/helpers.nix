@@ -1,37 +1,8 @@
 # What modules call: the helpers of nixpkgs' lib that this tree uses, under their names there.
 self:
 let
-  inherit (builtins)
-    concatLists
-    concatMap
-    concatStringsSep
-    attrNames
-    elemAt
-    filter
-    foldl'
-    genList
-    hasAttr
-    isAttrs
-    isList
-    isString
-    length
-    listToAttrs
-    map
-    stringLength
-    substring
-    toJSON
-    ;
   inherit (self)
-    attrByPath
-    isDerivation
-    mkIf
-    mkMerge
-    mkOption
-    mkOrder
-    mkOverride
-    setAttrByPath
     show
-    types
     ;
 in
 rec {

@@ -56,7 +56,6 @@ let
   mkType =
     {
       name,
-      check,
       merge ? mergeEqual,
       description ? name,
       ...
@@ -77,7 +76,7 @@ let
     else
       type.merge loc s;
   nonEmpty =
-    type: loc: defs:
+    _type: _loc: defs:
     settle defs != [ ];
 
   types = {
@@ -244,8 +243,7 @@ let
           else
             mergeEqual loc defs;
       };
-    oneOf =
-      ts: if length ts == 1 then head ts else types.either (head ts) (types.oneOf (tail ts));
+    oneOf = ts: if length ts == 1 then head ts else types.either (head ts) (types.oneOf (tail ts));
     coercedTo =
       from: f: to:
       mkType {

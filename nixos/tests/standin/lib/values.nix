@@ -1,5 +1,5 @@
 # What values are, and how they are shown in messages.
-self:
+_self:
 let
   inherit (builtins)
     isAttrs

@@ -2,7 +2,10 @@
   networking.hostName = "good";
   services.snowbank = {
     enable = true;
-    listen = [ "127.0.0.1:5000" "unix:/run/snowbank/http.sock" ];
+    listen = [
+      "127.0.0.1:5000"
+      "unix:/run/snowbank/http.sock"
+    ];
     signingKeyFiles = [ "/run/agenix/key" ];
     settings.cache.default.push = "token";
     settings.cache.team.priority = 20;

@@ -1,0 +1,7 @@
+{
+  fleet.nix = {
+    enable = true;
+    collect.snapshot = "tank/nix";
+    signingKeyFile = "/run/agenix/key";
+  };
+}
