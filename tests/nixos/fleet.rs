@@ -83,7 +83,7 @@ fn substituters(name: &str, host: &Value) -> Vec<Complaint> {
         }
         let of_it =
             |key: &&str| key.split(':').next().unwrap().replace('_', "-") == format!("{label}-1");
-        if !keys.iter().any(|key| of_it(key)) {
+        if !keys.iter().any(of_it) {
             complaints.push(format!("no key that it trusts is that of {url}"));
         }
         if url.starts_with("https://") && strings(&host["certificateFiles"]).is_empty() {

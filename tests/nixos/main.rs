@@ -2,7 +2,7 @@
 //! (`nixos/tests/standin`), and on a real one as well where `SNOWBANK_NIXPKGS` names it.
 
 #![expect(clippy::unwrap_used, reason = "a test says by failing what it could not do")]
-#![expect(clippy::panic, clippy::expect_used, reason = "so does this")]
+#![expect(clippy::panic, reason = "so does this")]
 
 mod bench;
 mod flake;
