@@ -65,6 +65,27 @@ let
     "zfs-proto-3"
   ] (name: ./hosts/${name}.nix);
 
+  # Tests in virtual machines, for who has KVM and a cache: `nix flake check`.
+  vmTests =
+    pkgs:
+    lib.mapAttrs'
+      (
+        name: file:
+        lib.nameValuePair "vm-${name}" (
+          pkgs.testers.runNixOSTest (
+            import file {
+              # Their packages are those of the test, which have ours.
+              modules = [ nixosModules.default ];
+            }
+          )
+        )
+      )
+      {
+        first-boot = ./tests/vm/first-boot.nix;
+        push-and-substitute = ./tests/vm/push-and-substitute.nix;
+        three-nodes = ./tests/vm/three-nodes.nix;
+      };
+
   image = name: kind: (host hosts.${name}).config.system.build.images.${kind};
   images = {
     x86_64-linux = {
@@ -97,6 +118,7 @@ in
       ) (builtins.mapAttrs (_: host) hosts);
     in
     lib.mapAttrs' (name: built: lib.nameValuePair "host-${name}" built.config.system.build.toplevel) own
+    // vmTests (nixpkgs.legacyPackages.${system}.extend overlay)
   );
 
   devShells = forEachSystem (pkgs: {

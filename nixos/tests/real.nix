@@ -38,6 +38,10 @@ let
 in
 if only == "images" then
   images
+else if only == "tests" then
+  lib.mapAttrs (_: test: test.drvPath) (
+    lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) flake.checks.x86_64-linux
+  )
 else if only == "good" then
   # The modules that can be built, each with a boot loader and a root of its own, which NixOS wants.
   lib.mapAttrs (

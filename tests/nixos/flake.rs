@@ -50,7 +50,7 @@ fn on_a_real_nixpkgs_every_host_evaluates_to_its_derivation_without_a_warning() 
         assert_eq!(host["warnings"], serde_json::json!([]), "{name}");
         assert!(host["toplevel"].as_str().unwrap().ends_with(".drv"), "{name}");
     }
-    for (group, least) in [("images", 2), ("good", 8)] {
+    for (group, least) in [("images", 2), ("good", 8), ("tests", 3)] {
         let all = evaluated(Some(group));
         assert!(all.as_object().unwrap().len() >= least, "{all}");
         let mut paths = all.to_string();

@@ -6,7 +6,9 @@ let
     system: overlays:
     let
       base = import ./pkgs.nix { inherit lib system; };
-      final = builtins.foldl' (pkgs: overlay: pkgs // overlay final pkgs) base overlays;
+      final = builtins.foldl' (pkgs: overlay: pkgs // overlay final pkgs) base overlays // {
+        extend = overlay: pkgsFor system (overlays ++ [ overlay ]);
+      };
     in
     final;
 
