@@ -1,5 +1,6 @@
 //! Nix, as `tests/tools/nix.sh` has it, and what it evaluates.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -25,17 +26,31 @@ pub(crate) fn nix(program: &str) -> Command {
     let tools = TOOLS.get_or_init(|| {
         let tools = project().join("target/tools");
         let mut order = command(project().join("tests/tools/nix.sh"));
-        let made = order.arg(&tools).arg("trixie").output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        succeed(order.arg(&tools).arg("trixie"));
+        fs::create_dir_all(scratch()).unwrap();
+        // Several that begin a store at once are in each other's way.
+        succeed(in_scratch(&tools, "nix-store").arg("--init"));
         tools
     });
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nixos");
-    std::fs::create_dir_all(&scratch).unwrap();
+    in_scratch(tools, program)
+}
+
+fn scratch() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("nixos")
+}
+
+fn in_scratch(tools: &Path, program: &str) -> Command {
+    let scratch = scratch();
     let mut order = command(tools.join("trixie/bin").join(program));
     order.env("HOME", &scratch).env("XDG_CACHE_HOME", scratch.join("cache"));
     order.env("NIX_STORE_DIR", scratch.join("store")).env("NIX_STATE_DIR", scratch.join("var"));
     order.env("NIX_LOG_DIR", scratch.join("log")).env_remove("NIX_PATH");
     order
+}
+
+fn succeed(order: &mut Command) {
+    let output = order.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What an expression or a file evaluates to, as it ended.
