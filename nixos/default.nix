@@ -121,6 +121,29 @@ in
     // vmTests (nixpkgs.legacyPackages.${system}.extend overlay)
   );
 
+  # A host as a virtual machine on this one: `nix run .#vm-NAME`.
+  apps = forEachSystem (
+    pkgs:
+    lib.mapAttrs' (
+      name: file:
+      lib.nameValuePair "vm-${name}" {
+        type = "app";
+        meta.description = "Runs the host ${name} as a virtual machine";
+        program =
+          let
+            machine = (host file).extendModules {
+              modules = [ { nixpkgs.hostPlatform = lib.mkForce pkgs.stdenv.hostPlatform.system; } ];
+            };
+          in
+          toString (
+            pkgs.writeShellScript "vm-${name}" ''
+              exec ${pkgs.bash}/bin/bash ${./programs/run-vm} "$@" ${lib.getExe machine.config.system.build.vm}
+            ''
+          );
+      }
+    ) hosts
+  );
+
   devShells = forEachSystem (pkgs: {
     default = pkgs.mkShell {
       inputsFrom = [ (package pkgs) ];

@@ -38,6 +38,8 @@ let
 in
 if only == "images" then
   images
+else if only == "apps" then
+  lib.mapAttrs (_: app: app.program) flake.apps.x86_64-linux
 else if only == "tests" then
   lib.mapAttrs (_: test: test.drvPath) (
     lib.filterAttrs (name: _: lib.hasPrefix "vm-" name) flake.checks.x86_64-linux

@@ -14,4 +14,5 @@ mod nix;
 mod options;
 mod programs;
 mod proxies;
+mod run_vm;
 mod units;

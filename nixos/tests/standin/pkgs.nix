@@ -35,13 +35,14 @@ let
 in
 named
 // {
-  inherit lib;
+  inherit lib package;
   stdenv.hostPlatform = {
     inherit system;
     isx86_64 = system == "x86_64-linux";
     isAarch64 = system == "aarch64-linux";
   };
   writeText = textFile;
+  writeShellScript = textFile;
   writeTextFile = { name, text, ... }: textFile name text;
   formats = {
     toml = _: {

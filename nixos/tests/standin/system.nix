@@ -50,6 +50,7 @@ in
     "kubevirt"
     "proxmox"
   ] (kind: builtins.seq config.system.build.toplevel (pkgs.writeText "image-${kind}" ""));
+  config.system.build.vm = pkgs.package "run-vm";
   config.system.build.toplevel =
     if failed != [ ] then
       throw "\nFailed assertions:\n${messages}"
