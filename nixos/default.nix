@@ -33,6 +33,7 @@ let
     proxy = ./modules/proxy.nix;
     runner = ./modules/gitlab-runner.nix;
     vm-runner = ./modules/vm-runner.nix;
+    agenix = ./modules/agenix.nix;
     apt-cache = ./modules/apt-cache.nix;
     yocto-cache = ./modules/yocto-cache.nix;
     harmonia = ./modules/harmonia.nix;

@@ -1,6 +1,7 @@
 # All modules. Nothing is on before its `enable` is.
 {
   imports = [
+    ./agenix.nix
     ./agent.nix
     ./apt-cache.nix
     ./client.nix

@@ -15,4 +15,5 @@ mod options;
 mod programs;
 mod proxies;
 mod run_vm;
+mod secrets;
 mod units;
