@@ -5,7 +5,18 @@
 # Nothing here needs disko, agenix or sops-nix: who has them imports their modules beside ours.
 {
   nixpkgs,
-  self ? ../.,
+  # The source; without what was built in it.
+  self ? builtins.path {
+    name = "snowbank-source";
+    path = ../.;
+    filter =
+      path: _:
+      !(builtins.elem (baseNameOf path) [
+        ".git"
+        "result"
+        "target"
+      ]);
+  },
   # Modules that each host of the example gets besides, such as those of disko and agenix.
   extraModules ? [ ],
 }:

@@ -51,7 +51,8 @@ in
     matchConfig.Name = "lab";
     networkConfig.Address = "192.168.50.1/24";
   };
-  fileSystems."/" = {
+  # Where disko makes the disks it says this itself.
+  fileSystems."/" = lib.mkDefault {
     device = "/dev/disk/by-label/nixos";
     fsType = "ext4";
   };

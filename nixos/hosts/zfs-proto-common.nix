@@ -49,7 +49,8 @@ in
     matchConfig.Name = "cluster";
     networkConfig.Address = "${own.address}/24";
   };
-  fileSystems."/" = {
+  # Where disko makes the disks it says this itself.
+  fileSystems."/" = lib.mkDefault {
     device = "/dev/disk/by-label/nixos";
     fsType = "ext4";
   };

@@ -5,6 +5,8 @@
   nixpkgs,
   # A file with an overlay, for a nixpkgs that lacks something.
   overlay ? null,
+  # Modules to be imported beside ours, with colons between them: those of disko and agenix.
+  modules ? "",
   # One host alone.
   only ? null,
 }:
@@ -25,7 +27,10 @@ let
         }
       );
     };
-    extraModules = [ { nixpkgs.overlays = overlays; } ];
+    extraModules = [
+      { nixpkgs.overlays = overlays; }
+    ]
+    ++ map (file: /. + file) (lib.filter (file: file != "") (lib.splitString ":" modules));
   };
   hosts =
     if only == null then

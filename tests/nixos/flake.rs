@@ -30,16 +30,19 @@ fn the_flake_is_one_and_all_of_its_outputs_are_what_flakes_have() {
     assert!(!said.contains("warning: unknown flake output"), "{said}");
 }
 
-/// `SNOWBANK_NIXPKGS` names a nixpkgs, and `SNOWBANK_NIXPKGS_OVERLAY` a file with an overlay if that lacks something.
+/// `SNOWBANK_NIXPKGS` names a nixpkgs, `SNOWBANK_NIXPKGS_OVERLAY` a file with an overlay if that lacks something, and
+/// `SNOWBANK_NIXOS_MODULES` modules to be imported besides, with colons between them, such as those of disko and agenix.
 #[test]
 #[ignore = "needs a nixpkgs: SNOWBANK_NIXPKGS=/path cargo test --test nixos -- --ignored"]
 fn on_a_real_nixpkgs_every_host_evaluates_to_its_derivation_without_a_warning() {
     let named = |name: &str| std::env::var(name).ok();
     let nixpkgs = named("SNOWBANK_NIXPKGS").expect("SNOWBANK_NIXPKGS names a nixpkgs");
     let overlay = named("SNOWBANK_NIXPKGS_OVERLAY");
+    let modules = named("SNOWBANK_NIXOS_MODULES");
     let evaluated = |only: Option<&str>| -> Value {
         let mut words = vec!["nixos/tests/real.nix", "--argstr", "nixpkgs", &nixpkgs];
         words.extend(overlay.iter().flat_map(|file| ["--argstr", "overlay", file]));
+        words.extend(modules.iter().flat_map(|files| ["--argstr", "modules", files]));
         words.extend(only.into_iter().flat_map(|only| ["--argstr", "only", only]));
         let output = evaluate(&words, &project());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
