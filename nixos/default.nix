@@ -46,6 +46,7 @@ let
     vm-runner = ./modules/vm-runner.nix;
     agenix = ./modules/agenix.nix;
     apt-cache = ./modules/apt-cache.nix;
+    builders = ./modules/builders.nix;
     yocto-cache = ./modules/yocto-cache.nix;
     harmonia = ./modules/harmonia.nix;
     internal-ca = ./modules/internal-ca.nix;
@@ -72,6 +73,7 @@ let
     "kubevirt-runner"
     "on-prem-runner"
     "proxmox-golden"
+    "vm-builder"
     "zfs-proto-1"
     "zfs-proto-2"
     "zfs-proto-3"

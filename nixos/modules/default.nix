@@ -4,6 +4,7 @@
     ./agenix.nix
     ./agent.nix
     ./apt-cache.nix
+    ./builders.nix
     ./client.nix
     ./gitlab-runner.nix
     ./harmonia.nix

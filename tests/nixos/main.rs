@@ -5,6 +5,7 @@
 #![expect(clippy::panic, reason = "so does this")]
 
 mod bench;
+mod builders;
 mod flake;
 mod fleet;
 mod images;

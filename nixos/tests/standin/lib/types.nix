@@ -288,6 +288,7 @@ let
             ) defs
           );
       };
+    nonEmptyListOf = t: types.addCheck (types.listOf t) (l: l != [ ]);
     attrsOf =
       t:
       mkType {

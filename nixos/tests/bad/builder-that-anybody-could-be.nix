@@ -1,0 +1,8 @@
+# refused: fleet.builders.machines.there.publicHostKey
+{
+  fleet.builders = {
+    enable = true;
+    identityFile = "/run/agenix/key";
+    machines.there.hostName = "builder";
+  };
+}

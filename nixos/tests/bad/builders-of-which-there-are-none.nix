@@ -1,0 +1,7 @@
+# refused: fleet.builders.machines is empty
+{
+  fleet.builders = {
+    enable = true;
+    identityFile = "/run/agenix/key";
+  };
+}
