@@ -50,9 +50,10 @@ in
     };
 
     port = mkOption {
-      type = types.port;
+      # It takes a higher one for a negative number, and then does not listen (3.7.4, seen).
+      type = types.ints.between 1 32767;
       default = 3142;
-      description = "Where it listens.";
+      description = "Where it listens; it can be no port above 32767.";
     };
 
     addresses = mkOption {
@@ -78,6 +79,14 @@ in
       description = "Where packages come from, such as a mirror of one's own.";
     };
 
+    configuration = mkOption {
+      type = types.package;
+      readOnly = true;
+      default = configuration;
+      defaultText = lib.literalExpression "a directory that is made of the other options";
+      description = "The directory of its configuration.";
+    };
+
     extraConfig = mkOption {
       type = types.lines;
       default = "";
@@ -99,7 +108,7 @@ in
       after = [ "network-online.target" ];
       wants = [ "network-online.target" ];
       serviceConfig = ours.hardened // {
-        ExecStart = "${cfg.package}/bin/apt-cacher-ng -c ${configuration} ForeGround=1";
+        ExecStart = "${cfg.package}/bin/apt-cacher-ng -c ${cfg.configuration} ForeGround=1";
         DynamicUser = true;
         CacheDirectory = "apt-cacher-ng";
         LogsDirectory = "apt-cacher-ng";

@@ -27,6 +27,16 @@ builtins.mapAttrs (
     nginx = config.services.nginx.virtualHosts;
     runner = config.services.gitlab-runner.services;
     etc = config.environment.etc;
+    aptCache =
+      if config.fleet.aptCache.enable then
+        builtins.listToAttrs (
+          map (entry: {
+            inherit (entry) name;
+            value = entry.path;
+          }) config.fleet.aptCache.configuration.entries
+        )
+      else
+        null;
     layout = if config.fleet.storage.enable then config.fleet.storage.file.text else null;
   })
 ) hosts

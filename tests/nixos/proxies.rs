@@ -1,6 +1,10 @@
 //! What the modules write for Caddy and nginx, in the hands of the real ones.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Child;
+use std::time::{Duration, Instant};
 
 use crate::nix::{command, hosts};
 
@@ -73,4 +77,83 @@ fn nginx_takes_what_the_module_writes() {
         }
     }
     assert_eq!(count, 1);
+}
+
+/// Answers to a request, and its status line; nothing where nobody listens yet.
+fn asked(port: u16, head: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .write_all(format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+        .ok()?;
+    let mut answer = Vec::new();
+    // Whatever came until the other side had enough.
+    let _ = stream.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    text.lines().next().map(str::to_owned)
+}
+
+#[test]
+fn apt_cacher_ng_takes_what_the_module_writes_and_is_no_proxy_for_everything() {
+    let own = tempfile::tempdir().unwrap();
+    // It listens at none above 32767, and those that the system gives are above.
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (20_000..30_000).find(is_free).unwrap();
+    let mut count = 0;
+    for (host, config) in hosts().as_object().unwrap() {
+        let Some(files) = config["aptCache"].as_object() else { continue };
+        // The same for all hosts that have it, and one is enough to be run.
+        count += 1;
+        if count > 1 {
+            continue;
+        }
+        for name in ["conf", "cache", "log"] {
+            fs::create_dir(own.path().join(name)).unwrap();
+        }
+        for (name, file) in files {
+            let text = file["text"].as_str().unwrap();
+            let text = text
+                .replace("/var/cache/apt-cacher-ng", own.path().join("cache").to_str().unwrap())
+                .replace("/var/log/apt-cacher-ng", own.path().join("log").to_str().unwrap())
+                .replace("Port: 3142", &format!("Port: {port}"))
+                .replace("BindAddress: localhost", "BindAddress: 127.0.0.1");
+            fs::write(own.path().join("conf").join(name), text).unwrap();
+        }
+        let said = fs::File::create(own.path().join("said")).unwrap();
+        let mut order = command("/usr/sbin/apt-cacher-ng");
+        order.arg("-c").arg(own.path().join("conf")).args(["ForeGround=1"]);
+        order.arg(format!("SocketPath={}", own.path().join("socket").display()));
+        let mut server =
+            Ended(order.stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap());
+        let begun = Instant::now();
+        let report = loop {
+            if let Some(line) = asked(port, "GET /acng-report.html HTTP/1.1") {
+                break line;
+            }
+            let told = || fs::read_to_string(own.path().join("said")).unwrap();
+            assert!(server.0.try_wait().unwrap().is_none(), "{host}: it ended: {}", told());
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "{host}: it does not answer: {}",
+                told()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert!(report.contains(" 200 "), "{report}");
+        let tunnel = asked(port, "CONNECT example.org:443 HTTP/1.1").unwrap();
+        assert!(tunnel.contains(" 403 "), "it would lead anybody anywhere: {tunnel}");
+        let told = fs::read_to_string(own.path().join("said")).unwrap();
+        assert!(!told.contains("Warning") && !told.contains("rror"), "{told}");
+    }
+    assert_eq!(count, 2);
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

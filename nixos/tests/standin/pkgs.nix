@@ -56,7 +56,20 @@ named
   };
   mkShell = args: package "shell" // { inherit args; };
   rustPlatform.buildRustPackage = args: package args.pname // { inherit args; };
-  linkFarm = name: entries: package name // { inherit entries; };
+  linkFarm =
+    name: entries:
+    derivation {
+      inherit name system;
+      paths = map (entry: "${entry.path}") entries;
+      builder = "/bin/sh";
+      args = [
+        "-c"
+        "echo $paths > $out"
+      ];
+    }
+    // {
+      inherit entries;
+    };
   runCommand =
     name: _env: script:
     derivation {

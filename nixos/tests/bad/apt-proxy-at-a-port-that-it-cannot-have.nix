@@ -1,0 +1,8 @@
+# refused: fleet.aptCache.port
+# refused: is not of type
+{
+  fleet.aptCache = {
+    enable = true;
+    port = 45000;
+  };
+}
