@@ -307,6 +307,8 @@ impl Drop for Scratch {
 fn nix_command(version: Version, name: &str, store: &Store, home: &Path) -> Command {
     fs::create_dir_all(home).unwrap();
     let mut order = command(TOOLS.join(version.suite()).join("bin").join(name));
-    order.envs(store.environment()).env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
+    // Of this run alone: what an earlier one learnt of a server at some port is not true of the one that is there now.
+    let cache = home.join(format!("cache-{}", std::process::id()));
+    order.envs(store.environment()).env("HOME", home).env("XDG_CACHE_HOME", cache);
     order
 }
