@@ -4,9 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::bench::{Bench, said};
+use crate::bench::{Bench, said, wait_until};
 use crate::nix::command;
 
 /// Runs what it is told here, in the place of there. Of a connection with a port it leads that to nowhere: the machine
@@ -81,14 +80,6 @@ impl Builder {
 
     fn remains(&self) -> usize {
         fs::read_dir(self.bench.file("remote")).unwrap().count()
-    }
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

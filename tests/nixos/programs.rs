@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::bench::{Bench, said};
+use crate::bench::{Bench, said, wait_until};
 use crate::nix::{command, project};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "glrt-a-token-of-the-tests";
 
 /// What GitLab Runner does that matters here: it speaks the API of runners, keeps its configuration, and runs a job.
@@ -109,14 +108,6 @@ fn answer(stream: TcpStream, status: u16) -> std::io::Result<String> {
     reader.get_mut().write_all(answer.as_bytes())?;
     let asked = first.rsplit_once(' ').map_or("", |(asked, _)| asked);
     Ok(format!("{asked} {}", String::from_utf8_lossy(&body)))
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn ended(child: &mut Child) -> i32 {

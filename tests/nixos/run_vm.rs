@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use crate::bench::{Bench, said};
+use crate::bench::{Bench, said, wait_until};
 use crate::nix::command;
 
 /// A machine that writes down how it was started, and is on for as long as it should be.
@@ -64,11 +63,7 @@ fn told_to_stop_it_stops_the_machine_and_cleans_up() {
     let mut order = bench.program("run-vm");
     order.arg(&machine).env("STAYS", "600").stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = order.spawn().unwrap();
-    let begun = Instant::now();
-    while !bench.log().contains("\non\n") {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", bench.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the machine is on", || bench.log().contains("\non\n"));
     assert!(command("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(9));
     assert!(bench.log().ends_with("stopped\n"), "{}", bench.log());

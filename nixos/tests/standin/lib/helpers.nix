@@ -202,51 +202,6 @@ rec {
     // mapAttrs (
       n: v: if hasAttr n a && isAttrs a.${n} && isAttrs v then recursiveUpdate a.${n} v else v
     ) b;
-  # As in nixpkgs: what is set under the old name counts under the new one, with a warning that says so.
-  mkAliasOrRenamed =
-    from: to:
-    {
-      config,
-      options,
-      ...
-    }:
-    let
-      old = attrByPath from (throw "renamed option") config;
-      isSet = (attrByPath (from ++ [ "isDefined" ]) false options) || old != unset;
-      unset = "<not set>";
-    in
-    {
-      options = setAttrByPath from (mkOption {
-        type = types.unspecified;
-        default = unset;
-        visible = false;
-      });
-      config = mkMerge [
-        (mkIf isSet (setAttrByPath to old))
-        (mkIf isSet {
-          warnings = [
-            "The option `${concatStringsSep "." from}' has been renamed to `${concatStringsSep "." to}'."
-          ];
-        })
-      ];
-    };
-  mkRenamedOptionModule = mkAliasOrRenamed;
-  mkRemovedOptionModule =
-    path: why:
-    { config, ... }:
-    {
-      options = setAttrByPath path (mkOption {
-        type = types.unspecified;
-        default = null;
-        visible = false;
-      });
-      config.assertions = [
-        {
-          assertion = attrByPath path null config == null;
-          message = "The option `${concatStringsSep "." path}' no longer has any effect: ${why}";
-        }
-      ];
-    };
   stringToCharacters = s: genList (i: substring i 1 s) (stringLength s);
   upperLetters = stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   lowerLetters = stringToCharacters "abcdefghijklmnopqrstuvwxyz";
