@@ -50,6 +50,7 @@ let
     yocto-cache = ./modules/yocto-cache.nix;
     harmonia = ./modules/harmonia.nix;
     internal-ca = ./modules/internal-ca.nix;
+    jenkins = ./modules/jenkins.nix;
     nix-settings = ./modules/nix-settings.nix;
     storage = ./modules/storage.nix;
     monitoring = ./modules/monitoring.nix;
@@ -70,10 +71,13 @@ let
     "ec2-graviton"
     "ec2-x86_64"
     "gce-runner"
+    "jenkins-controller"
+    "jenkins-controller-ephemeral"
     "kubevirt-runner"
     "on-prem-runner"
     "proxmox-golden"
     "vm-builder"
+    "vm-builder-demo"
     "zfs-proto-1"
     "zfs-proto-2"
     "zfs-proto-3"

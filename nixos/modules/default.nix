@@ -9,6 +9,7 @@
     ./gitlab-runner.nix
     ./harmonia.nix
     ./internal-ca.nix
+    ./jenkins.nix
     ./monitoring.nix
     ./nix-settings.nix
     ./proxy.nix

@@ -28,7 +28,7 @@ fn every_file_of_nix_parses() {
 fn the_fleet_has_every_property_that_a_fleet_must_have() {
     let complaints = complaints(hosts());
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    assert_eq!(hosts().as_object().unwrap().len(), 11);
+    assert_eq!(hosts().as_object().unwrap().len(), 14);
 }
 
 /// Everything that is wrong with these hosts.

@@ -41,6 +41,14 @@ named
     isx86_64 = system == "x86_64-linux";
     isAarch64 = system == "aarch64-linux";
   };
+  # What is fetched is known by its hash; nothing is.
+  fetchurl =
+    {
+      name,
+      url,
+      hash,
+    }:
+    package name // { inherit url hash; };
   writeText = textFile;
   writeShellScript = textFile;
   writeTextFile = { name, text, ... }: textFile name text;

@@ -1,0 +1,5 @@
+# refused: leave jenkins out
+{
+  fleet.jenkins.enable = true;
+  nix.settings.trusted-users = [ "jenkins" ];
+}
