@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), CommandError> {
     let lookup = |name: &str| std::env::var_os(name);
     let is_root = rustix::process::geteuid().is_root();
     let config = config::load(&arguments.overrides(), &Environment { lookup: &lookup, is_root })?;
-    logging::start(&config.log);
+    let _until_the_last_line = logging::start(&config.log);
     Ok(app::run(config)?)
 }
 

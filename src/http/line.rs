@@ -4,8 +4,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use axum::extract::OriginalUri;
@@ -27,8 +27,8 @@ pub(super) struct Reason(pub(super) String);
 
 /// A request, as the log names it.
 pub(super) struct Line {
-    /// As a proxy calls it.
-    id_of_proxy: Option<HeaderValue>,
+    /// What it is found by: as a proxy calls it, or as we do, once that is needed, which for most requests is never.
+    id: OnceLock<HeaderValue>,
     /// Among the requests of this process.
     number: u64,
     method: Method,
@@ -60,7 +60,7 @@ impl Line {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let original = request.extensions().get::<OriginalUri>().map(|original| &original.0);
         Self {
-            id_of_proxy: id_of_proxy(request.headers()),
+            id: id_of_proxy(request.headers()).map_or_else(OnceLock::new, OnceLock::from),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             method: request.method().clone(),
             uri: original.unwrap_or_else(|| request.uri()).clone(),
@@ -75,20 +75,19 @@ impl Line {
         &self.method
     }
 
-    /// What it is found by. Made when it is needed, which for most requests is never.
-    fn id(&self) -> HeaderValue {
+    /// What it is found by.
+    fn id(&self) -> &HeaderValue {
         // No number that counts up: it would tell each client how many requests others make.
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let made = || {
+        self.id.get_or_init(|| {
             let id = format!("{:016x}", KEYS.hash_one(self.number));
             HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
-        };
-        self.id_of_proxy.clone().unwrap_or_else(made)
+        })
     }
 
     /// The id, where whoever asked may want to find the request in the log.
     pub(super) fn id_to_tell(&self, status: StatusCode) -> Option<HeaderValue> {
-        (self.is_asked_for || status.is_server_error()).then(|| self.id())
+        (self.is_asked_for || status.is_server_error()).then(|| self.id().clone())
     }
 
     /// Writes it, if there is something to say.
@@ -102,8 +101,7 @@ impl Line {
         }
         let caller = caller(&self.leave, self.source);
         let (client, address) = (caller.name.as_str(), caller.address.as_str());
-        let id = self.id();
-        let id = id.to_str().unwrap_or_default();
+        let id = self.id().to_str().unwrap_or_default();
         let (method, path) = (self.method.as_str(), self.uri.path());
         let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (status, size_bytes, whole) = (ended.status.as_u16(), ended.size_bytes, ended.is_whole);
