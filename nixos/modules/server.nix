@@ -275,6 +275,8 @@ in
           TimeoutStopSec = 60;
           LimitNOFILE = 65536;
           OOMScoreAdjust = -200;
+          # What works behind requests gives them the right of way.
+          SystemCallFilter = ours.hardened.SystemCallFilter ++ [ "setpriority" ];
           PrivateNetwork = isAlone;
           RestrictAddressFamilies = [
             "AF_UNIX"
@@ -289,10 +291,12 @@ in
           );
         }
         // lib.optionalAttrs cfg.zfs.enable {
-          # Datasets are asked and snapshots made by the program `zfs`, with the rights that were delegated to this user.
-          PrivateDevices = false;
+          # Datasets are asked and snapshots made by the program `zfs`, with the rights that were delegated to this user;
+          # to a user namespace ZFS shows no datasets. How a pool is stands in /proc/spl.
           PrivateUsers = false;
+          ProcSubset = "all";
           DeviceAllow = [ "/dev/zfs rw" ];
+          BindPaths = [ "-/dev/zfs" ];
         };
       path = lib.optional cfg.zfs.enable cfg.zfs.package;
     };
