@@ -19,4 +19,5 @@ mod proxies;
 mod proxmox;
 mod run_vm;
 mod secrets;
+mod texts;
 mod units;
