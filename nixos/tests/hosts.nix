@@ -21,6 +21,7 @@ builtins.mapAttrs (
       ;
     inherit (config.systemd) services sockets tmpfiles;
     inherit (config.nix) settings gc;
+    inherit (config) fileSystems;
     inherit (config.users) users groups;
     inherit (config.security.pki) certificateFiles;
     caddy = config.services.caddy.virtualHosts;
