@@ -1,6 +1,6 @@
 //! What the commands of the client have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -100,22 +100,27 @@ impl ServerArguments {
 impl StoreArguments {
     /// The store.
     pub(super) fn paths(&self) -> Result<LocalPaths, CommandError> {
-        let lookup = |name: &str| std::env::var_os(name);
-        let environment =
-            Environment { lookup: &lookup, is_root: rustix::process::geteuid().is_root() };
-        let found = config::store_of_command(self.store.as_deref(), &environment)?;
-        Ok(LocalPaths::new(StoreLayout {
-            store_dir: found.store_dir,
-            real_dir: found.real_store_dir,
-            state_dir: found.state_dir,
-            log_dir: found.log_dir,
-        }))
+        Ok(LocalPaths::new(layout_of_store(self.store.as_deref())?))
     }
 
     /// The nix-daemon's socket, where a variable names it; a chroot store has none.
     pub(super) fn daemon_socket(&self) -> Option<PathBuf> {
         variable("NIX_DAEMON_SOCKET_PATH").filter(|_| self.store.is_none())
     }
+}
+
+/// The Nix store of whoever runs the command, or the one at this root.
+pub(super) fn layout_of_store(root: Option<&Path>) -> Result<StoreLayout, CommandError> {
+    let lookup = |name: &str| std::env::var_os(name);
+    let environment =
+        Environment { lookup: &lookup, is_root: rustix::process::geteuid().is_root() };
+    let found = config::store_of_command(root, &environment)?;
+    Ok(StoreLayout {
+        store_dir: found.store_dir,
+        real_dir: found.real_store_dir,
+        state_dir: found.state_dir,
+        log_dir: found.log_dir,
+    })
 }
 
 impl SpoolArguments {

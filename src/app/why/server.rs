@@ -1,7 +1,8 @@
 //! What the banks and the state database of a server say of a path; the server need not run.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::bank::{Bank, BankError, open_regular};
@@ -93,9 +94,9 @@ fn here(cache: &CacheConfig, hash: StorePathHash) -> Result<Option<Here>, BankEr
     let Some(store_dir) = Bank::store_dir_at(&cache.directory) else {
         return Err(BankError::Away(cache.directory.clone()));
     };
-    let Some(narinfo) = narinfo(&cache.directory, &store_dir, hash)? else { return Ok(None) };
     let written = file.metadata().ok().and_then(|metadata| metadata.modified().ok());
     let since = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let narinfo = read(file, path, &store_dir)?;
     let text = fingerprint(&store_dir, &narinfo.info);
     let signed = |key: &&crate::sign::PublicKey| {
         narinfo.info.signatures.iter().any(|signature| key.verifies(&text, signature))
@@ -105,7 +106,7 @@ fn here(cache: &CacheConfig, hash: StorePathHash) -> Result<Option<Here>, BankEr
     Ok(Some(Here { narinfo, since, upstream }))
 }
 
-fn file_of(bank: &Path, hash: StorePathHash) -> std::path::PathBuf {
+fn file_of(bank: &Path, hash: StorePathHash) -> PathBuf {
     bank.join(format!("{hash}.narinfo"))
 }
 
@@ -116,14 +117,15 @@ pub(super) fn narinfo(
     hash: StorePathHash,
 ) -> Result<Option<NarInfo>, BankError> {
     let path = file_of(bank, hash);
-    let Some((file, _)) = open_regular(&path)? else { return Ok(None) };
+    open_regular(&path)?.map(|(file, _)| read(file, path, store_dir)).transpose()
+}
+
+fn read(file: File, path: PathBuf, store_dir: &StoreDir) -> Result<NarInfo, BankError> {
     let mut text = Vec::new();
     let read = file.take(MAX_TEXT as u64 + 1).read_to_end(&mut text);
     read.map_err(|source| BankError::Io { path: path.clone(), source })?;
-    match NarInfo::parse(&text, store_dir) {
-        Ok(narinfo) => Ok(Some(narinfo)),
-        Err(_) => Err(BankError::Damaged { path, what: "not a narinfo" }),
-    }
+    let damaged = |_| BankError::Damaged { path, what: "not a narinfo" };
+    NarInfo::parse(&text, store_dir).map_err(damaged)
 }
 
 /// Every path in the bank at a directory; none where there is no such directory.

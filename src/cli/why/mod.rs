@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::CommandError;
-use super::client::SpoolArguments;
+use super::client::{SpoolArguments, layout_of_store};
 use super::place::PlaceArguments;
 use crate::app::why::Asked;
 use crate::app::why::client::{Client, OnClient};
@@ -20,10 +20,9 @@ use crate::client::credentials::Token;
 use crate::client::identity::Identity;
 use crate::client::nix_conf::view::View;
 use crate::client::remote::{Destination, Remote, RemoteUrlError};
-use crate::config::{self, Config, Environment};
+use crate::config::Config;
 use crate::index::state::StateDb;
 use crate::nix::store_path::StorePathHash;
-use crate::source::local::StoreLayout;
 
 /// Says why a path is in a cache, or is not; of a derivation, of each of its outputs.
 ///
@@ -146,15 +145,7 @@ fn in_banks(
 
 fn client(arguments: &WhyArguments) -> Result<Client, CommandError> {
     let lookup = |name: &str| std::env::var_os(name);
-    let environment =
-        Environment { lookup: &lookup, is_root: rustix::process::geteuid().is_root() };
-    let found = config::store_of_command(None, &environment)?;
-    let layout = StoreLayout {
-        store_dir: found.store_dir,
-        real_dir: found.real_store_dir,
-        state_dir: found.state_dir,
-        log_dir: found.log_dir,
-    };
+    let layout = layout_of_store(None)?;
     let views = View::all(Path::new("/"), &lookup);
     let cache = arguments.at.as_ref().map(|url| {
         let destination = Destination::parse(url, arguments.cache.as_deref())?;

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fmt::Debug,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -85,8 +86,47 @@ fn all_disks() -> Vec<PathBuf> {
     disks
 }
 
+/// No test takes a third of it, on a busy machine under emulation either.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Called when a test begins. When none has for too long, says what hangs, and ends them all: what waits in the kernel for
+/// a pool is ended by nothing else, and the machine would be waited for until its own time is over.
+fn watch() {
+    static BEGUN: Mutex<Option<Instant>> = Mutex::new(None);
+    let begin = || BEGUN.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+    if begin().is_some() {
+        return;
+    }
+    thread::spawn(|| {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            let begun = *BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+            if begun.is_some_and(|begun| begun.elapsed() > LONGEST) {
+                let said = format!("\nno test has begun for {LONGEST:?}; what waits:\n{}", stuck());
+                // Not by a macro, whose words are kept for the test that began this thread.
+                let _ = std::io::stderr().write_all(said.as_bytes());
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
+/// Every process that no signal ends, with where in the kernel it is.
+fn stuck() -> String {
+    let mut found = String::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        // `PID (NAME) STATE …`; a name may have blanks.
+        if read("stat").rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')) {
+            found += &format!("{}\n{}\n", read("cmdline").replace('\0', " "), read("stack"));
+        }
+    }
+    found
+}
+
 impl Disk {
     pub(crate) fn take() -> Self {
+        watch();
         let disk = with_free_disks(Vec::pop);
         Self(disk.unwrap_or_else(|| panic!("the machine has no disk left")))
     }
