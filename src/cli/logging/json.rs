@@ -58,10 +58,11 @@ impl Fields<'_> {
         }
     }
 
-    fn name(&mut self, name: &str) -> fmt::Result {
-        self.writer.write_char(',')?;
-        quote(&mut self.writer, name)?;
-        self.writer.write_char(':')
+    /// Names are words of the source, and nothing in them must change.
+    fn name(&mut self, name: &'static str) -> fmt::Result {
+        self.writer.write_str(",\"")?;
+        self.writer.write_str(name)?;
+        self.writer.write_str("\":")
     }
 }
 

@@ -45,7 +45,13 @@ struct Lines<W> {
     held: Mutex<Held>,
     some: Condvar,
     /// Locked before `held` by whoever locks both, and never while a request waits.
-    out: Mutex<W>,
+    out: Mutex<Out<W>>,
+}
+
+struct Out<W> {
+    to: W,
+    /// What was written last, emptied, with its room: it changes places with what waits.
+    spare: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -57,7 +63,11 @@ struct Held {
 
 impl<W: Write> Lines<W> {
     fn to(out: W) -> Self {
-        Self { held: Mutex::default(), some: Condvar::new(), out: Mutex::new(out) }
+        Self {
+            held: Mutex::default(),
+            some: Condvar::new(),
+            out: Mutex::new(Out { to: out, spare: Vec::new() }),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -82,9 +92,15 @@ impl<W: Write> Lines<W> {
     /// Writes what waits, and then `line`; gives back how many lines were lost.
     fn write_out(&self, line: &[u8]) -> io::Result<u64> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { text, lost } = mem::take(&mut *self.held());
-        out.write_all(&text)?;
-        out.write_all(line)?;
+        let Out { to, spare } = &mut *out;
+        spare.clear();
+        let lost = {
+            let mut held = self.held();
+            mem::swap(&mut held.text, spare);
+            mem::take(&mut held.lost)
+        };
+        to.write_all(spare)?;
+        to.write_all(line)?;
         Ok(lost)
     }
 
@@ -154,7 +170,7 @@ mod tests {
     }
 
     fn written(lines: &Lines<Vec<u8>>) -> String {
-        String::from_utf8(lines.out.lock().unwrap().clone()).unwrap()
+        String::from_utf8(lines.out.lock().unwrap().to.clone()).unwrap()
     }
 
     #[test]
