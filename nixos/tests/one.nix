@@ -4,18 +4,7 @@
   nixpkgs ? import ./standin,
 }:
 let
-  flake = import ../. { inherit nixpkgs; };
-  host = nixpkgs.lib.nixosSystem {
-    modules = [
-      flake.nixosModules.default
-      {
-        nixpkgs.hostPlatform = "x86_64-linux";
-        nixpkgs.overlays = [ flake.overlays.default ];
-      }
-      file
-    ];
-  };
-  inherit (host) config;
+  inherit (import ./host.nix nixpkgs file) config;
 in
 # All that a system is made of, not only what an assertion looks at.
 builtins.deepSeq [

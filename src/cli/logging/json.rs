@@ -1,5 +1,5 @@
-//! A line of JSON for each event, its fields beside its time and level. The formatter of `tracing_subscriber`, which
-//! says the same, takes several times as long, and where each request is a line that is most of what it costs.
+//! A line of JSON for each event, its fields beside its time and level: what the formatter of `tracing_subscriber` says,
+//! with less work, because each request may be a line (`bench/overhead`).
 
 use std::error::Error;
 use std::fmt::{self, Debug, Display, Write};
